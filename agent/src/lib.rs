@@ -3,15 +3,15 @@
 //! ```text
 //! kernel ─▶ handler ─▶ spool ─▶ shipper ─▶ store
 //!              ▲
-//!            node: core_pattern, its backup, the handler's binary
+//!            install: core_pattern, its backup, the handler's binary
 //! ```
 //!
-//! [`handler`] is run by the kernel for each crash and leaves a sealed entry in the [`spool`];
-//! [`shipper`] takes sealed entries to the store and salvages what dead handlers left; [`workload`]
-//! tells whose they are; [`policy`] how much of them is kept; [`ledger`] remembers what became of each
-//! crash; [`node`] installs and removes all this. The invariant of the whole: nothing is deleted
-//! before its successor is verified, and what could not be captured is a gap, never an abort. Names of
-//! functions are looked up for fingerprints only, and the handler never touches a network.
+//! The kernel starts [`handler`] for each crash, which leaves a sealed entry in the [`spool`]. [`shipper`] uploads
+//! sealed entries to the store, and [`salvage`] seals those of dead handlers. [`workload`] identifies pods and
+//! containers, [`policy`] decides how much of a crash is stored, and [`ledger`] records each outcome. [`install`]
+//! changes the node's settings and restores them, [`supervise`] runs what the node needs besides, and [`diagnose`]
+//! reports problems. Invariants: nothing is deleted before its successor is verified, and what cannot be captured is
+//! a gap, never an abort. Functions are only named for fingerprints, and the handler never uses a network.
 
 mod atomic_file;
 pub mod collect;

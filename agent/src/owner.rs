@@ -26,21 +26,21 @@ pub enum Owner {
         /// The pod's UID.
         uid: String,
     },
-    /// Nobody: a process of the host.
+    /// A process of the host.
     Host {
         /// The systemd unit.
         unit: Option<String>,
     },
 }
 
-/// A container by what its cgroup tells.
+/// A container as its cgroup names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerIdentity {
     /// The runtime's id.
     pub id: String,
     /// The pod's UID; `None` outside of Kubernetes.
     pub pod_uid: Option<String>,
-    /// `containerd`, `cri-o`, `docker`, `podman`, where the path tells.
+    /// `containerd`, `cri-o`, `docker`, `podman`, where the path names it.
     pub runtime: Option<&'static str>,
     /// Its path below the root of the hierarchy, where it is known.
     pub cgroup: Option<String>,
@@ -68,7 +68,7 @@ impl ContainerIdentity {
         })
     }
 
-    /// A container of which only the id is known.
+    /// A container with only its id.
     #[must_use]
     pub(crate) fn of_id(id: String) -> Self {
         Self {
@@ -175,7 +175,7 @@ impl Owner {
                 continue;
             }
             match container(part.name, parent(at).map(|part| part.name), pod.is_some()) {
-                Part::Container { id, runtime } => {
+                CgroupKind::Container { id, runtime } => {
                     let found = ContainerIdentity {
                         id,
                         pod_uid: pod.clone(),
@@ -192,8 +192,8 @@ impl Owner {
                     }
                 }
                 // A runtime's monitor of a container is none of its processes.
-                Part::Monitor => break,
-                Part::Other => {}
+                CgroupKind::Monitor => break,
+                CgroupKind::Other => {}
             }
         }
         Ok(match (pod, outer) {
@@ -327,7 +327,7 @@ fn pod_uid(part: &str) -> Option<String> {
     (known && uid.bytes().all(|byte| byte == b'-' || is_hex(byte))).then_some(uid)
 }
 
-enum Part {
+enum CgroupKind {
     Container {
         id: String,
         runtime: Option<&'static str>,
@@ -337,7 +337,7 @@ enum Part {
 }
 
 /// What the name of a cgroup below `before` is.
-fn container(part: &str, before: Option<&str>, in_pod: bool) -> Part {
+fn container(part: &str, before: Option<&str>, in_pod: bool) -> CgroupKind {
     const PREFIXES: [(&str, &str); 6] = [
         ("cri-containerd-", "containerd"),
         ("nerdctl-", "containerd"),
@@ -352,18 +352,18 @@ fn container(part: &str, before: Option<&str>, in_pod: bool) -> Part {
             continue;
         };
         if rest.strip_prefix("conmon-").is_some_and(is_id) {
-            return Part::Monitor;
+            return CgroupKind::Monitor;
         }
         if is_id(rest) {
             let runtime = Some(runtime);
-            return Part::Container {
+            return CgroupKind::Container {
                 id: rest.to_owned(),
                 runtime,
             };
         }
     }
     if !is_id(name) {
-        return Part::Other;
+        return CgroupKind::Other;
     }
     let runtime = match before {
         Some("docker" | "buildkit") => Some("docker"),
@@ -375,9 +375,9 @@ fn container(part: &str, before: Option<&str>, in_pod: bool) -> Part {
         _ if in_pod => None,
         // An id anywhere else: ECS (`/ecs/<task>/<id>`), a custom `--cgroup-parent`.
         Some(_) => None,
-        None => return Part::Other,
+        None => return CgroupKind::Other,
     };
-    Part::Container {
+    CgroupKind::Container {
         id: name.to_owned(),
         runtime,
     }

@@ -74,7 +74,7 @@ fn cgroup_paths_of_every_runtime_driver_and_class_are_read() {
             format!("pod {UID} cri-o {A}"),
         ),
         (
-            "CRI-O 1.24 and later with crun: the process stands in a sub-group `container`",
+            "CRI-O 1.24 and later with crun: the process is in a sub-group `container`",
             format!(
                 "0::/kubepods.slice/kubepods-pod{UNDERSCORED}.slice/crio-{A}.scope/container\n"
             ),
@@ -86,7 +86,7 @@ fn cgroup_paths_of_every_runtime_driver_and_class_are_read() {
             format!("pod {UID} cri-o {A}"),
         ),
         (
-            "CRI-O's monitor stands in the pod, and is no container: `crio-conmon-<id>.scope`",
+            "CRI-O's monitor is in the pod, and is not a container: `crio-conmon-<id>.scope`",
             format!("0::/kubepods.slice/kubepods-pod{UNDERSCORED}.slice/crio-conmon-{A}.scope\n"),
             format!("in pod {UID}"),
         ),
@@ -221,7 +221,7 @@ fn cgroup_paths_of_every_runtime_driver_and_class_are_read() {
             format!("pod - - {A}"),
         ),
         (
-            "hybrid: one hierarchy stands at the root",
+            "hybrid: one hierarchy is at the root",
             format!("5:rdma:/\n4:memory:/kubepods/pod{UID}/{A}\n0::/\n"),
             format!("pod {UID} - {A}"),
         ),

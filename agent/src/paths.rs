@@ -1,11 +1,11 @@
 //! Where the agent keeps its things on a node, and the core pattern that follows from it.
 //!
 //! The pattern is
-//! `|/usr/local/lib/cdh/cdh-handler P%P I%I p%p i%i s%s t%t d%d u%u g%g F%F h%h e%e`: each argument
-//! carries the letter of its specifier, so that one which a kernel does not know (it expands to
-//! nothing) or does not fill is told from the next one. The texts that a stranger chooses stand
-//! last: before Linux 5.3 the kernel split the line after expanding it. Everything else the handler
-//! needs to know stands in `cdh-handler.json` beside it, because the pattern ends at 127 bytes.
+//! `|/usr/local/lib/cdh/cdh-handler P%P I%I p%p i%i s%s t%t d%d u%u g%g F%F h%h e%e`: each argument begins with
+//! the letter of its specifier. So a specifier that the kernel does not know (it expands to nothing) or does
+//! not fill is not confused with the next one. Texts that the process chooses come last: before Linux 5.3 the
+//! kernel split the line after expanding it. Everything else the handler needs is in
+//! `cdh-handler.json` beside it, because the pattern ends at 127 bytes.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -257,8 +257,8 @@ impl AgentPaths {
             || pattern.as_bytes().strip_prefix(b"@") == Some(socket.as_os_str().as_bytes())
     }
 
-    /// Whether a pattern starts a handler of ours: this one, or one installed elsewhere. Such a
-    /// pattern is never what an uninstall should give back.
+    /// Whether a pattern starts a handler of ours: this one, or one installed elsewhere. An uninstall never
+    /// restores such a pattern.
     #[must_use]
     pub fn is_our_pattern(&self, pattern: &RawText) -> bool {
         let last = |path: &[u8]| path.rsplit(|&b| b == b'/').next().map(<[u8]>::to_vec);

@@ -1,6 +1,6 @@
-//! Small files that several processes of ours share, in a directory that nobody else may write to.
+//! Small files that several processes of ours share, in a directory that no other user may write to.
 //!
-//! Invariants: nothing that somebody planted is followed: no link, no FIFO, no file that has a second
+//! Invariants: nothing that another user planted is followed: no link, no FIFO, no file that has a second
 //! name; a file is replaced as a whole; who holds the lock and dies lets it go.
 
 use std::fs::{DirBuilder, File};
@@ -101,7 +101,7 @@ impl PrivateDirectory {
         Ok(file)
     }
 
-    /// What stands in a file, up to `limit` bytes of it; `None` where there is none.
+    /// The content of a file, up to `limit` bytes of it; `None` where there is none.
     #[must_use]
     pub(crate) fn read(&self, name: &str, limit: u64) -> Option<Vec<u8>> {
         let file = self.open_file(name, OFlags::RDONLY).ok()?;

@@ -189,7 +189,7 @@ impl Redactor {
                 _ if self.short.contains(bytes) => Some(REMOVED.into()),
                 _ => {
                     secret_follows = self.option(bytes);
-                    self.text(bytes, Part::Argument, deadline)
+                    self.text(bytes, TextKind::Argument, deadline)
                 }
             };
             if let Some(cleaned) = cleaned {
@@ -204,7 +204,7 @@ impl Redactor {
         if self.automaton.is_none() {
             return Some(REMOVED.into());
         }
-        self.text(text, Part::Text, Instant::now() + LIMIT)
+        self.text(text, TextKind::Text, Instant::now() + LIMIT)
     }
 
     /// Whether the value of an option without `=` is the next argument, and a secret.
@@ -227,7 +227,7 @@ impl Redactor {
         OPTIONS.contains(&upper.as_str()) || self.names.contain(name)
     }
 
-    fn text(&self, text: &[u8], part: Part, deadline: Instant) -> Option<Vec<u8>> {
+    fn text(&self, text: &[u8], part: TextKind, deadline: Instant) -> Option<Vec<u8>> {
         let mut cut = Cut::default();
         self.cut_values(text, &mut cut);
         if !self.cut_shapes(text, part, &mut cut, deadline) {
@@ -258,7 +258,7 @@ impl Redactor {
     }
 
     /// Everything that looks like a secret; false when the time is over.
-    fn cut_shapes(&self, text: &[u8], part: Part, cut: &mut Cut, deadline: Instant) -> bool {
+    fn cut_shapes(&self, text: &[u8], part: TextKind, cut: &mut Cut, deadline: Instant) -> bool {
         let mut steps = 0_u32;
         let mut at = 0;
         while let Some(&byte) = text.get(at) {
@@ -280,7 +280,7 @@ impl Redactor {
     }
 
     /// `name=value`, `"name": "value"`, `Name: value`, where the separator is at `at`. Where to go on.
-    fn cut_field(&self, text: &[u8], part: Part, at: usize, cut: &mut Cut) -> Option<usize> {
+    fn cut_field(&self, text: &[u8], part: TextKind, at: usize, cut: &mut Cut) -> Option<usize> {
         let before = text.get(..at)?;
         let is_header = text.get(at) == Some(&b':');
         let quoted = before.last().filter(|byte| is_quote(**byte));
@@ -307,7 +307,7 @@ impl Redactor {
                 (start + 1, end.unwrap_or(inner.len()))
             }
             // `--password=a,b`: the rest of an argument is one value.
-            None if part == Part::Argument && !is_header && length == at => (start, rest.len()),
+            None if part == TextKind::Argument && !is_header && length == at => (start, rest.len()),
             // A header ends with the text, all else at a separator.
             None if is_header && start > at + 1 && !has_brace(before) => {
                 let end = rest
@@ -337,7 +337,7 @@ impl Redactor {
 
 /// What is searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+enum TextKind {
     /// One argument of a command line.
     Argument,
     /// A log, a document.
@@ -384,7 +384,7 @@ fn without_password(argument: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Whether what follows an `@` is the digest of an image: `sha256:` and hexadecimal digits (OCI image-spec,
-/// descriptor.md). What stands before it is the image's name.
+/// descriptor.md). What precedes it is the image's name.
 fn is_digest(text: &[u8]) -> bool {
     const LEAST_DIGITS: usize = 32;
     let rest = text
@@ -432,7 +432,7 @@ fn cut_password(text: &[u8], at: usize, cut: &mut Cut) -> Option<usize> {
     if host.is_some_and(|rest| rest.contains(&b'/')) {
         return None;
     }
-    // Without a scheme, what stands in front of the user's name is something else's.
+    // Without a scheme, the text in front of the user's name is not part of it.
     let skip = match slashes {
         Some(_) => 0,
         None => run

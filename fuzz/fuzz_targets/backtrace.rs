@@ -89,6 +89,7 @@ fn run(data: &[u8]) {
         all_threads: true,
         max_frames: 64,
         knows_crashed: core.head().knows_crashed_thread(),
+        signal: core.head().signal(),
     };
     let threads = core.head().threads();
     let threads = &threads[..threads.len().min(8)];

@@ -28,7 +28,7 @@ pub(super) fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitStatus> 
     let store = pipeline::open_or_create_store(settings)?;
     let bar = Bar::new(settings.interactive);
     let said = &args.workload;
-    let place = pipeline::Place {
+    let place = pipeline::StatedOrigin {
         namespace: said.namespace.clone(),
         pod: said.pod.clone(),
         container: said.container.clone(),

@@ -73,7 +73,7 @@ const DOCUMENTS: [Document; 19] = [
         1,
     ),
     Document::new::<InfoDocument<'_>>("info", "cdh info -o json", 2),
-    Document::new::<BacktraceDocument<'_>>("bt", "cdh bt -o json", 2),
+    Document::new::<BacktraceDocument<'_>>("bt", "cdh bt -o json", 3),
     Document::new::<WhyDocument<'_>>("why", "cdh why -o json", 1),
     Document::new::<Difference>("diff", "cdh diff -o json", 1),
     Document::new::<Vec<DropLine>>("drops", "cdh drops -o json", 1),

@@ -107,7 +107,14 @@ impl NamedStacks {
     /// The stack that was full, if that was the cause.
     #[must_use]
     pub fn overflow(&self) -> Option<StackOverflow> {
-        self.analysis.as_ref()?.head.stack_overflow()
+        let head = &self.analysis.as_ref()?.head;
+        match &self.backtrace.original_signal {
+            Some(original) => {
+                let tid = self.backtrace.threads.first()?.tid;
+                head.stack_overflow_at(tid, &original.signal, original.registers.as_ref()?)
+            }
+            None => head.stack_overflow(),
+        }
     }
 
     /// What there is of the core.
@@ -164,6 +171,7 @@ pub fn name_stacks(
                 surroundings: &DiskSurroundings<'_>| {
         let options = BacktraceOptions {
             knows_crashed: analysis.head.knows_crashed_thread(),
+            signal: analysis.head.signal(),
             ..request.options()
         };
         let mut backtrace = cdh_symbolize::backtrace_with(
@@ -174,7 +182,12 @@ pub fn name_stacks(
             &options,
             surroundings,
         );
-        let ended_itself = dump.manifest.signal.number == SIGABRT;
+        let original = backtrace.original_signal.as_ref();
+        let numbers = [
+            dump.manifest.signal.number,
+            original.map_or(0, |original| original.signal.number),
+        ];
+        let ended_itself = numbers.contains(&SIGABRT);
         let message = ended_itself.then(|| {
             let message = cdh_symbolize::abort_message(modules, &analysis.memory);
             // The minicore lacks the page, or the file is missing.

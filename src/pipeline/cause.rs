@@ -3,7 +3,7 @@
 use cdh_cause::{Cause, Crash, Listing, Names, RuntimeFailure};
 use cdh_elfcore::{Avma, Machine, Memory, SignalInfo};
 use cdh_inspect::Inspector;
-use cdh_runtimes::{Language, RuntimeReport};
+use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{Backtrace, LoadedModule, SectionArena, Surroundings, with_vdso};
 
 use super::pointer_names::PointerNames;
@@ -11,8 +11,6 @@ use super::{Analysis, Dump};
 
 /// Instructions shown before and after the current one.
 const AROUND: usize = 6;
-/// By which the Go runtime ends a process.
-const SIGABRT: i32 = 6;
 /// Frames whose instructions are listed.
 const LISTED: usize = 64;
 
@@ -51,7 +49,8 @@ pub(super) fn explain(
     if !head.knows_crashed_thread() {
         return None;
     }
-    let thread = head.threads().first()?;
+    let tid = backtrace.threads.first()?.tid;
+    let thread = head.threads().iter().find(|thread| thread.tid == tid)?;
     // The fault beneath a signal handler is the crash.
     let original = backtrace.original_signal.as_ref();
     let registers = original.map_or(Some(&thread.registers), |original| {
@@ -64,7 +63,7 @@ pub(super) fn explain(
     let modules = &with_vdso(modules, &analysis.memory, arena)[..];
     let inspector = Inspector::new(&analysis.memory, modules, arena, surroundings);
     let names = registers.map(|registers| PointerNames::new(&inspector, registers));
-    let failure = go_failure(&signal, runtimes);
+    let failure = last_failure(runtimes);
     let crash = Crash {
         signal,
         pid: head.process().map(|process| process.pid),
@@ -76,13 +75,12 @@ pub(super) fn explain(
         modules,
         frames: backtrace.crash_frames(),
         reports: &backtrace.modules,
-        overflow: registers.and_then(|registers| head.stack_overflow_at(&signal, registers)),
+        overflow: registers.and_then(|registers| head.stack_overflow_at(tid, &signal, registers)),
         abort_message,
         names: names.as_ref().map(|names| names as &dyn Names),
-        runtime_failure: failure.as_ref().map(|message| RuntimeFailure {
-            language: "Go",
-            message,
-        }),
+        runtime_failure: failure
+            .as_ref()
+            .map(|(language, message)| RuntimeFailure { language, message }),
     };
     let frames = if disassemble { LISTED } else { 0 };
     let frames = crash.frames.len().min(frames);
@@ -139,16 +137,16 @@ pub(super) fn explain_stored(
     })
 }
 
-/// The panic or fatal error with which the Go runtime ended the program: by SIGABRT, if `GOTRACEBACK` is `crash`.
-fn go_failure(signal: &SignalInfo, runtimes: &[RuntimeReport]) -> Option<String> {
-    if signal.number != SIGABRT {
-        return None;
-    }
+/// What ended the program in the words of its language's runtime, if the runtime ended it: the last thing that happened,
+/// not the signal that the runtime made a panic of. One line.
+fn last_failure(runtimes: &[RuntimeReport]) -> Option<(&'static str, String)> {
     let mut reports = runtimes.iter();
-    let go = reports.find(|report| report.language == Language::Go)?;
-    let mut messages = go.messages.iter().rev();
-    let last = messages.find(|message| message.note.as_deref() != Some("recovered"))?;
-    Some(format!("{}: {}", last.kind, last.text))
+    let report = reports.find(|report| report.ended_program)?;
+    let mut messages = report.messages.iter().rev();
+    let last = messages.find(|message| message.kind != "signal")?;
+    let line = last.line();
+    let first = line.lines().next().unwrap_or_default();
+    Some((report.language.name(), first.to_owned()))
 }
 
 /// The memory of a process without a core.

@@ -6,7 +6,7 @@ use std::io::{self, Read, Sink, Write};
 use cdh_bundle::{DigestWriter, ModuleRecord, Sha256, SourceReader, Window};
 use cdh_elfcore::{BuildId, CoreFile, Module, ModuleKind};
 use cdh_store::{Store, StoreUrl, StoredModule};
-use cdh_sysroot::{Cache, KeptModule, Part};
+use cdh_sysroot::{Cache, FileRole, KeptModule};
 
 use super::modules::{Candidate, FileSource};
 use super::{Dump, Gathered, Observer, Origin, stores};
@@ -50,14 +50,14 @@ pub(super) fn take(
             Some(digest) => format!("store {} {digest}", settings.store),
             None => format!("store {}", settings.store),
         };
-        let mut file = cache.module(&name, Part::File, &id);
+        let mut file = cache.module(&name, FileRole::File, &id);
         // Another run may be fetching it.
         let lock = match file {
             Some(_) => None,
-            None => cache.lock_module(&name, Part::File, &id),
+            None => cache.lock_module(&name, FileRole::File, &id),
         };
         if lock.is_some() {
-            file = cache.module(&name, Part::File, &id);
+            file = cache.module(&name, FileRole::File, &id);
         }
         let may_ask = misses < MISSES && !(remote && settings.images.offline);
         if file.is_none() && may_ask {
@@ -79,7 +79,7 @@ pub(super) fn take(
                         &format!("fetching {}", found.module.display_path()),
                         Some(size),
                     );
-                    let kept = cache.keep_module(&name, Part::File, &id, &mut reader);
+                    let kept = cache.keep_module(&name, FileRole::File, &id, &mut reader);
                     observer.finished();
                     match kept {
                         Ok(KeptModule::Kept(kept)) => file = Some(kept),

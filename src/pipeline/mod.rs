@@ -46,7 +46,7 @@ pub use case::{Case, CaseInUse};
 pub use drops::drops;
 pub use dump::{Analysis, Dump, Origin, open_case, open_dump, open_dumps, open_summary};
 pub use fetch::{FetchOptions, fetch_with};
-pub use import::{Duplicates, ImportOutcome, Imported, Importer, Place, importable_files};
+pub use import::{Duplicates, ImportOutcome, Imported, Importer, StatedOrigin, importable_files};
 pub use listing_cache::{Listed, cached_listing, forget_listed, remember_listing};
 pub use modules::{FileSource, FoundModule, ModuleSearch, find_modules};
 pub use plain_core::write_core;

@@ -23,7 +23,7 @@ use cdh_symbolize::{
     BacktraceOptions, LoadedModule, ModuleNeed, Need as FrameNeed, module_needs, needs_of,
 };
 use cdh_sysroot::{
-    Cache, Debuginfod, ImageReference, Lookup, Need, Part, Progress, PullError, PullOptions,
+    Cache, Debuginfod, FileRole, ImageReference, Lookup, Need, Progress, PullError, PullOptions,
     Registry, RegistryOptions, Sysroot, Wanted,
 };
 
@@ -85,6 +85,8 @@ impl CrashedProcess for Analysis {
         let options = BacktraceOptions {
             all_threads,
             max_frames: FRAMES,
+            knows_crashed: self.head.knows_crashed_thread(),
+            signal: self.head.signal(),
             ..BacktraceOptions::default()
         };
         let arena = super::memory::section_arena();
@@ -460,7 +462,7 @@ impl<'a> RemoteSources<'a> {
             .map(|module| Wanted {
                 paths: vec![module.path.clone()],
                 build_id: module.build_id.clone(),
-                part: Part::File,
+                part: FileRole::File,
                 need: Need::Required,
                 debug: Some(match module.kind {
                     ModuleKind::Executable => Need::Required,
@@ -476,7 +478,7 @@ impl<'a> RemoteSources<'a> {
             .map(|found| Wanted {
                 paths: vec![found.module.path.clone()],
                 build_id: found.module.build_id.clone(),
-                part: Part::File,
+                part: FileRole::File,
                 need: Need::Passing,
                 debug: Some(Need::Passing),
             })
@@ -487,7 +489,7 @@ impl<'a> RemoteSources<'a> {
         wanted.extend(extras.iter().map(|path| Wanted {
             paths: vec![path.clone()],
             build_id: None,
-            part: Part::File,
+            part: FileRole::File,
             need: Need::Passing,
             debug: None,
         }));
@@ -525,11 +527,11 @@ impl<'a> RemoteSources<'a> {
                 .build_id
                 .clone()
                 .filter(|_| found.lacks_debug_info());
-            if let Some(file) = id.and_then(|id| sysroot.file(Part::Debug, &id)) {
+            if let Some(file) = id.and_then(|id| sysroot.file(FileRole::Debug, &id)) {
                 found.try_debug(&file, FileSource::Image);
             }
             if let Some(id) = found.missing_alternate()
-                && let Some(file) = sysroot.file(Part::Debug, &id)
+                && let Some(file) = sysroot.file(FileRole::Debug, &id)
             {
                 found.try_alternate(&file, &id);
             }
@@ -545,14 +547,14 @@ impl<'a> RemoteSources<'a> {
 
     /// Asks debuginfod and the debug image for what the stacks need, until nothing new comes.
     fn by_need(&mut self, stacks: &WantedStacks<'_>, gathered: &mut Gathered) {
-        let mut tried: Vec<(usize, Part)> = Vec::new();
+        let mut tried: Vec<(usize, FileRole)> = Vec::new();
         let mut debug_image = self.images.debug_image.clone();
         let servers = self.debuginfod.is_some() || self.images.offline;
         if !servers && debug_image.is_none() {
             return;
         }
         for _ in 0..MAX_ROUNDS {
-            let needs: Vec<(usize, Part, BuildId)> = stacks
+            let needs: Vec<(usize, FileRole, BuildId)> = stacks
                 .needs(gathered)
                 .into_iter()
                 .filter(|(number, part, _)| !tried.contains(&(*number, *part)))
@@ -577,7 +579,7 @@ impl<'a> RemoteSources<'a> {
 
     fn ask_servers(
         &mut self,
-        part: Part,
+        part: FileRole,
         id: &BuildId,
         gathered: &mut Gathered,
     ) -> Option<PathBuf> {
@@ -691,7 +693,7 @@ struct WantedStacks<'a> {
 
 impl WantedStacks<'_> {
     /// What would name more frames: the module, the part, and the build-id of the file.
-    fn needs(&self, gathered: &Gathered) -> Vec<(usize, Part, BuildId)> {
+    fn needs(&self, gathered: &Gathered) -> Vec<(usize, FileRole, BuildId)> {
         let modules = &gathered.modules;
         let loaded: Vec<LoadedModule<'_>> = modules.iter().map(FoundModule::loaded).collect();
         let mut needs = self.process.needs(&loaded, self.all_threads);
@@ -713,9 +715,11 @@ impl WantedStacks<'_> {
             }
         }
         let file = |need: ModuleNeed| match need.what {
-            FrameNeed::Object { build_id } => Some((need.module, Part::File, build_id?)),
-            FrameNeed::DebugFile { build_id, .. } => Some((need.module, Part::Debug, build_id?)),
-            FrameNeed::AltFile { build_id, .. } => Some((need.module, Part::Debug, build_id)),
+            FrameNeed::Object { build_id } => Some((need.module, FileRole::File, build_id?)),
+            FrameNeed::DebugFile { build_id, .. } => {
+                Some((need.module, FileRole::Debug, build_id?))
+            }
+            FrameNeed::AltFile { build_id, .. } => Some((need.module, FileRole::Debug, build_id)),
         };
         needs.into_iter().filter_map(file).collect()
     }
@@ -723,7 +727,7 @@ impl WantedStacks<'_> {
 
 fn use_file(
     gathered: &mut Gathered,
-    (number, part, id): (usize, Part, &BuildId),
+    (number, part, id): (usize, FileRole, &BuildId),
     file: &Path,
     source: FileSource,
     evidence: &[CoreFile],
@@ -732,14 +736,14 @@ fn use_file(
         return false;
     };
     match part {
-        Part::File => {
+        FileRole::File => {
             found.try_files(vec![Candidate::proven(file.to_owned())], source, evidence);
             !found.is_missing()
         }
-        Part::Debug if found.missing_alternate().as_ref() == Some(id) => {
+        FileRole::Debug if found.missing_alternate().as_ref() == Some(id) => {
             found.try_alternate(file, id)
         }
-        Part::Debug => found.try_debug(file, source),
+        FileRole::Debug => found.try_debug(file, source),
     }
 }
 

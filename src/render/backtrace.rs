@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::time::Duration;
 
-use cdh_bundle::{Manifest, Verdict};
+use cdh_bundle::{Manifest, SignalFacts, Verdict};
 use cdh_cause::{Cause, Listing};
 use cdh_elfcore::{Completeness, Machine, StackOverflow, Thread};
 use cdh_inspect::{FrameVariables, FunctionVariables};
@@ -12,7 +12,7 @@ use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{Backtrace, Frame, FrameTrust, ModuleStatus, Stop, ThreadBacktrace};
 
 use super::cause::listing_lines;
-use super::fold::{self, Piece};
+use super::fold::{self, FrameGroup};
 use super::frame::{frame_line, number_columns, stop_words};
 use super::line::Line;
 use super::tasks;
@@ -156,8 +156,6 @@ fn identity(frame: &Frame) -> FrameIdentity {
 /// The lines above the stacks.
 fn head_lines(view: &BacktraceView) -> Vec<Line> {
     let mut lines = header(view);
-    let last_words = tasks::message_lines(view.runtimes);
-    lines.splice(1..1, last_words);
     for remark in remarks(view) {
         lines.push(Line::of(Tone::Bad, terminal_line(&remark)));
     }
@@ -173,7 +171,12 @@ fn header(view: &BacktraceView) -> Vec<Line> {
         terminal_line(&format!("{} (pid {})", process.exe_name(), process.pid)),
     );
     title.push(": ");
-    title.toned(Tone::Bad, terminal_line(&manifest.signal.description));
+    let original = view.backtrace.original_signal.as_ref();
+    let signal = match original {
+        Some(original) => original.signal.describe(),
+        None => manifest.crash_signal().description.clone(),
+    };
+    title.toned(Tone::Bad, terminal_line(&signal));
     // The sentence of `cdh why`, where it says more than the signal.
     let cause = view.cause.filter(|cause| cause.is_known());
     let mut lines: Vec<Line> = cause
@@ -181,6 +184,7 @@ fn header(view: &BacktraceView) -> Vec<Line> {
         .into_iter()
         .collect();
     lines.push(title);
+    lines.extend(tasks::message_lines(view.runtimes));
     let mut facts = Vec::new();
     if let Some(workload) = &manifest.workload {
         let parts = [&workload.namespace, &workload.pod, &workload.container];
@@ -196,6 +200,12 @@ fn header(view: &BacktraceView) -> Vec<Line> {
     let node = manifest.node_name();
     if manifest.workload.is_some() && !node.is_empty() {
         facts.push(("node", node));
+    }
+    if let Some(original) = original {
+        let nested = original.nested.iter();
+        let nested = nested.map(|nested| format!("crashed: {}", nested.signal.describe()));
+        let end = handler_end(&manifest.signal);
+        facts.extend(nested.chain([end]).map(|text| ("signal handler", text)));
     }
     facts.extend(view.abort_message.map(|text| ("message", text.to_owned())));
     facts.extend(tasks::versions(view.runtimes).map(|text| ("runtime", text)));
@@ -218,6 +228,15 @@ fn header(view: &BacktraceView) -> Vec<Line> {
         lines.push(Line::of(Tone::Dim, took));
     }
     lines
+}
+
+/// How the handler of the original signal ended the process.
+pub(super) fn handler_end(signal: &SignalFacts) -> String {
+    // Codes above 0 are those of the kernel (`include/uapi/asm-generic/siginfo.h`).
+    match signal.code {
+        Some(1..) => format!("crashed: {}", signal.description),
+        _ => format!("ended by {}", signal.description),
+    }
 }
 
 /// The fingerprint of the dump, and the one that the stack below has where that is another.
@@ -347,7 +366,7 @@ pub fn shown_frames(backtrace: &Backtrace, thread: &ThreadBacktrace, fold: bool)
         false => fold::unfolded(thread),
     };
     let frames = pieces.into_iter().filter_map(|piece| match piece {
-        Piece::Frames(range) => Some(range),
+        FrameGroup::Frames(range) => Some(range),
         _ => None,
     });
     frames.flatten().collect()
@@ -372,11 +391,18 @@ fn variable_lines(variables: &FunctionVariables) -> Vec<Line> {
 #[must_use]
 pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line> {
     let mut lines = Vec::new();
+    let original = view.backtrace.original_signal.as_ref();
+    let original = original.filter(|_| thread.crashing);
     if view.registers {
-        let registers = view.threads.iter().find(|known| known.tid == thread.tid);
-        let named = registers
-            .map(|thread| thread.registers.named())
+        let known = view.threads.iter().find(|known| known.tid == thread.tid);
+        let named = known
+            .map(|known| view.backtrace.registers_of(known).named())
             .unwrap_or_default();
+        if let Some(original) = original.filter(|original| original.registers.is_some()) {
+            let (frame, signal) = (original.frame, original.signal.name());
+            let title = format!("    registers of frame #{frame}, at {signal}");
+            lines.push(Line::of(Tone::Dim, title));
+        }
         for row in named.chunks(3) {
             let cells: Vec<_> = row
                 .iter()
@@ -396,7 +422,7 @@ pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line>
     let mut warned = BTreeSet::new();
     for piece in pieces {
         match piece {
-            Piece::Frames(range) => {
+            FrameGroup::Frames(range) => {
                 for number in range {
                     let Some(frame) = thread.frames.get(number) else {
                         break;
@@ -422,9 +448,12 @@ pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line>
                     lines.extend(listing.into_iter().flat_map(listing_lines));
                 }
             }
-            Piece::Ended(range) => lines.push(end_line(thread, range, "how it ended")),
-            Piece::Start(range) => lines.push(end_line(thread, range, "runtime start")),
-            Piece::Repeated { frames, cycle } => lines.push(repeated_line(thread, &frames, cycle)),
+            FrameGroup::Handler(range) => lines.push(end_line(thread, range, End::SignalHandler)),
+            FrameGroup::Ended(range) => lines.push(end_line(thread, range, End::HowItEnded)),
+            FrameGroup::Start(range) => lines.push(end_line(thread, range, End::RuntimeStart)),
+            FrameGroup::Repeated { frames, cycle } => {
+                lines.push(repeated_line(thread, &frames, cycle))
+            }
         }
     }
     if let Some(reason) = stop_words(&thread.stop).filter(|_| is_unwound(view.manifest)) {
@@ -433,13 +462,32 @@ pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line>
     lines
 }
 
+/// A folded end of a stack.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    SignalHandler,
+    HowItEnded,
+    RuntimeStart,
+}
+
+impl End {
+    fn words(self) -> &'static str {
+        match self {
+            Self::SignalHandler => "signal handler",
+            Self::HowItEnded => "how it ended",
+            Self::RuntimeStart => "runtime start",
+        }
+    }
+}
+
 /// One line for an end of the stack. Of many names, those next to the program's own frames are shown.
-fn end_line(thread: &ThreadBacktrace, range: Range<usize>, what: &str) -> Line {
+fn end_line(thread: &ThreadBacktrace, range: Range<usize>, end: End) -> Line {
     let (first, last) = (range.start, range.end.saturating_sub(1));
     let frames = thread.frames.get(range.clone()).unwrap_or_default();
     let mut names: Vec<&str> = Vec::new();
     for frame in frames {
         if let Ok(function) = &frame.function
+            && !frame.signal_handler
             && names.last() != Some(&function.name.as_str())
         {
             names.push(&function.name);
@@ -458,13 +506,14 @@ fn end_line(thread: &ThreadBacktrace, range: Range<usize>, what: &str) -> Line {
     let left_out = names.len().saturating_sub(END_NAMES);
     if left_out == 0 {
         shown.extend(names);
-    } else if first == 0 {
+    } else if end != End::RuntimeStart {
         shown.push("…".to_owned());
         shown.extend(names.into_iter().skip(left_out));
     } else {
         shown.extend(names.into_iter().take(END_NAMES));
         shown.push("…".to_owned());
     }
+    let what = end.words();
     let mut text = format!("  #{first}-#{last} {what}: {} frames", range.len());
     if !shown.is_empty() {
         text.push_str(&format!(" ({})", terminal_line(&shown.join(", "))));

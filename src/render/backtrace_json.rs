@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use cdh_bundle::{DumpId, ProcessFacts, SignalFacts, Verdict};
 use cdh_cause::{Cause, Listing};
-use cdh_elfcore::{StackOverflow, Thread};
+use cdh_elfcore::{Registers, StackOverflow, Thread};
 use cdh_inspect::{Missing, Storage, Value, Variable};
 use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{
-    Elapsed, Explanation, Fingerprint, Frame, ModuleReport, Role, Stop, ThreadBacktrace,
+    Elapsed, Explanation, Fingerprint, Frame, ModuleReport, OriginalSignal, Role, Stop,
+    ThreadBacktrace,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -23,8 +24,11 @@ pub struct BacktraceDocument<'a> {
     dump: DumpId,
     /// The process, as in the manifest.
     process: &'a ProcessFacts,
-    /// The fatal signal.
+    /// The fatal signal: the one that ended the process.
     signal: &'a SignalFacts,
+    /// The fault beneath a signal handler that then ended the process or crashed itself: the crash. `null` if there
+    /// is none.
+    original_signal: Option<NamedOriginalSignal>,
     /// Whether the core is complete, and otherwise what cut it, as in the manifest.
     verdict: &'a Verdict,
     /// How much of the core is stored; `null` if it has no readable headers.
@@ -173,6 +177,52 @@ impl<'a> NamedVariable<'a> {
     }
 }
 
+/// The fault for which a signal handler ran.
+#[derive(JsonSchema, Serialize)]
+pub struct NamedOriginalSignal {
+    /// The signal. Code and address are absent where the kernel did not save them.
+    signal: SignalFacts,
+    /// Index of the frame in the first thread that was interrupted. The frames before it are those of the handler.
+    frame: usize,
+    /// Registers of that frame by name, in hexadecimal; `null` if only the stored stacks are known.
+    registers: Option<BTreeMap<String, String>>,
+    /// Faults of the handler that were handled again, the earliest first. `signal` of the document is the last one.
+    nested: Vec<NamedNestedSignal>,
+}
+
+/// A fault in a signal handler.
+#[derive(JsonSchema, Serialize)]
+pub struct NamedNestedSignal {
+    /// The signal.
+    signal: SignalFacts,
+    /// Index of the frame in the first thread that was interrupted.
+    frame: usize,
+}
+
+impl From<&OriginalSignal> for NamedOriginalSignal {
+    fn from(original: &OriginalSignal) -> Self {
+        let nested = original.nested.iter();
+        Self {
+            signal: SignalFacts::from(&original.signal),
+            frame: original.frame,
+            registers: original.registers.as_ref().map(registers_by_name),
+            nested: nested
+                .map(|nested| NamedNestedSignal {
+                    signal: SignalFacts::from(&nested.signal),
+                    frame: nested.frame,
+                })
+                .collect(),
+        }
+    }
+}
+
+fn registers_by_name(registers: &Registers) -> BTreeMap<String, String> {
+    let named = registers.named().into_iter();
+    named
+        .map(|(name, value)| (name, format!("{value:#x}")))
+        .collect()
+}
+
 /// Registers of one thread.
 #[derive(JsonSchema, Serialize)]
 pub struct ThreadRegisters {
@@ -194,20 +244,16 @@ pub fn backtrace_json(view: &BacktraceView) -> Result<String> {
             .iter()
             .any(|known| known.tid == thread.tid)
     };
-    let registers = |thread: &Thread| {
-        let named = thread.registers.named().into_iter();
-        ThreadRegisters {
-            tid: thread.tid,
-            registers: named
-                .map(|(name, value)| (name, format!("{value:#x}")))
-                .collect(),
-        }
+    let registers = |thread: &Thread| ThreadRegisters {
+        tid: thread.tid,
+        registers: registers_by_name(&thread.registers),
     };
     let ids = |threads: Vec<&ThreadBacktrace>| threads.iter().map(|thread| thread.tid).collect();
     super::sorted_json(&BacktraceDocument {
         dump: view.manifest.id,
         process: &view.manifest.process,
         signal: &view.manifest.signal,
+        original_signal: backtrace.original_signal.as_ref().map(Into::into),
         verdict: &view.manifest.verdict,
         core: view.completeness.map(|found| CoreSizes {
             expected: found.expected,

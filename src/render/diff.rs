@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use cdh_bundle::Manifest;
-use cdh_elfcore::Thread;
+use cdh_elfcore::{Registers, Thread};
 use cdh_symbolize::{Backtrace, Frame};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -91,14 +91,8 @@ impl Difference {
         };
         let is_made_alike = made(a).is_some() && made(a) == made(b);
         let frames = |side: &DiffSide| -> Vec<String> {
-            let first = side.backtrace.threads.first();
-            let frames = first
-                .map(|thread| thread.frames.as_slice())
-                .unwrap_or_default();
-            frames
-                .iter()
-                .map(|frame| words(side.backtrace, frame))
-                .collect()
+            let frames = side.backtrace.crash_frames().iter();
+            frames.map(|frame| words(side.backtrace, frame)).collect()
         };
         let (ours, theirs) = (frames(a), frames(b));
         let same_frames = ours.iter().zip(&theirs).take_while(|(a, b)| a == b).count();
@@ -163,7 +157,7 @@ fn facts(a: &Manifest, b: &Manifest) -> Vec<Pair> {
                 .join(" ")
         });
         [
-            ("signal", Some(manifest.signal.description.clone())),
+            ("signal", Some(manifest.crash_signal().description.clone())),
             ("verdict", Some(manifest.verdict.describe())),
             ("program", process.exe.as_ref().map(ToString::to_string)),
             ("arguments", arguments),
@@ -184,10 +178,8 @@ fn facts(a: &Manifest, b: &Manifest) -> Vec<Pair> {
 
 /// Of the crashing thread.
 fn registers(side: &DiffSide) -> BTreeMap<String, String> {
-    let thread = side.threads.first();
-    let named = thread
-        .map(|thread| thread.registers.named())
-        .unwrap_or_default();
+    let registers = side.backtrace.crash_registers(side.threads);
+    let named = registers.map(Registers::named).unwrap_or_default();
     named
         .into_iter()
         .map(|(name, value)| (name, format!("{value:#018x}")))

@@ -1,5 +1,5 @@
-//! Which frames of a stack are shown as one line: how the process ended, the start of the runtime, and
-//! the middle of a recursion.
+//! Which frames of a stack are shown as one line: a signal handler that ran because of the crash, how the process
+//! ended, the start of the runtime, and the middle of a recursion.
 //!
 //! Each frame is in exactly one piece, and pieces are in the order of the stack. The work is linear in
 //! the number of frames: a stack overflow has hundreds of thousands.
@@ -17,9 +17,11 @@ const FEWEST_HIDDEN: usize = 3;
 
 /// Frames that are shown in the same way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+pub(super) enum FrameGroup {
     /// Shown one by one.
     Frames(Range<usize>),
+    /// A signal handler that ran because of the crash: above the crash.
+    Handler(Range<usize>),
     /// `abort`, a panic's machinery: above the user's frames.
     Ended(Range<usize>),
     /// Below `main` or below the first function of a thread.
@@ -34,34 +36,41 @@ pub(super) enum Piece {
 }
 
 /// The whole stack as it is.
-pub(super) fn unfolded(thread: &ThreadBacktrace) -> Vec<Piece> {
-    vec![Piece::Frames(0..thread.frames.len())]
+pub(super) fn unfolded(thread: &ThreadBacktrace) -> Vec<FrameGroup> {
+    vec![FrameGroup::Frames(0..thread.frames.len())]
 }
 
 /// The stack with its ends and its recursions folded.
-pub(super) fn folded(backtrace: &Backtrace, thread: &ThreadBacktrace) -> Vec<Piece> {
+pub(super) fn folded(backtrace: &Backtrace, thread: &ThreadBacktrace) -> Vec<FrameGroup> {
     let frames = &thread.frames;
     let kinds = kinds(frames, &backtrace.modules);
-    let start = start_of_runtime(&kinds);
+    let crash = match &backtrace.original_signal {
+        Some(original) if thread.crashing => original.frame.min(frames.len()),
+        _ => 0,
+    };
+    let start = crash + start_of_runtime(kinds.get(crash..).unwrap_or_default());
     let ended = if thread.crashing {
-        end_of_machinery(kinds.get(..start).unwrap_or_default())
+        end_of_machinery(kinds.get(crash..start).unwrap_or_default())
     } else {
         0
     };
     // One frame takes no more room than the line that would stand for it.
-    let ended = if ended > 1 { ended } else { 0 };
+    let ended = crash + if ended > 1 { ended } else { 0 };
     let start = if frames.len() - start > 1 {
         start
     } else {
         frames.len()
     };
     let mut pieces = Vec::new();
-    if ended > 0 {
-        pieces.push(Piece::Ended(0..ended));
+    if crash > 0 {
+        pieces.push(FrameGroup::Handler(0..crash));
+    }
+    if ended > crash {
+        pieces.push(FrameGroup::Ended(crash..ended));
     }
     fold_cycles(&identities(frames), ended..start, &mut pieces);
     if start < frames.len() {
-        pieces.push(Piece::Start(start..frames.len()));
+        pieces.push(FrameGroup::Start(start..frames.len()));
     }
     pieces
 }
@@ -165,7 +174,7 @@ fn identities(frames: &[Frame]) -> Vec<usize> {
     numbers
 }
 
-fn fold_cycles(identities: &[usize], range: Range<usize>, pieces: &mut Vec<Piece>) {
+fn fold_cycles(identities: &[usize], range: Range<usize>, pieces: &mut Vec<FrameGroup>) {
     let end = range.end;
     let mut shown = range.start;
     let mut at = range.start;
@@ -176,15 +185,15 @@ fn fold_cycles(identities: &[usize], range: Range<usize>, pieces: &mut Vec<Piece
             continue;
         };
         let hidden = at + cycle..at + cycle * (repetitions - 1);
-        pieces.push(Piece::Frames(shown..hidden.start));
+        pieces.push(FrameGroup::Frames(shown..hidden.start));
         (shown, at) = (hidden.end, hidden.end + cycle);
-        pieces.push(Piece::Repeated {
+        pieces.push(FrameGroup::Repeated {
             frames: hidden,
             cycle,
         });
     }
     if shown < end {
-        pieces.push(Piece::Frames(shown..end));
+        pieces.push(FrameGroup::Frames(shown..end));
     }
 }
 
@@ -204,7 +213,7 @@ fn cycle_of(stack: &[usize]) -> Option<(usize, usize)> {
 mod tests {
     use super::*;
 
-    fn cycles(stack: &str) -> Vec<Piece> {
+    fn cycles(stack: &str) -> Vec<FrameGroup> {
         let identities: Vec<usize> = stack.bytes().map(usize::from).collect();
         let mut pieces = Vec::new();
         fold_cycles(&identities, 0..identities.len(), &mut pieces);
@@ -212,9 +221,9 @@ mod tests {
     }
 
     fn shown(stack: &str) -> String {
-        let piece = |piece: &Piece| match piece {
-            Piece::Frames(range) => stack[range.clone()].to_owned(),
-            Piece::Repeated { frames, cycle } => format!("({}*{cycle})", frames.len() / cycle),
+        let piece = |piece: &FrameGroup| match piece {
+            FrameGroup::Frames(range) => stack[range.clone()].to_owned(),
+            FrameGroup::Repeated { frames, cycle } => format!("({}*{cycle})", frames.len() / cycle),
             other => format!("{other:?}"),
         };
         cycles(stack).iter().map(piece).collect()
@@ -253,7 +262,9 @@ mod tests {
             }
             let mut next = 0;
             for piece in cycles(&stack) {
-                let (Piece::Frames(range) | Piece::Repeated { frames: range, .. }) = piece else {
+                let (FrameGroup::Frames(range) | FrameGroup::Repeated { frames: range, .. }) =
+                    piece
+                else {
                     panic!("{piece:?}");
                 };
                 assert_eq!(range.start, next, "{stack}");

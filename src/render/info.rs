@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::backtrace::handler_end;
 use super::table::aligned;
 use super::{Style, Tone, bytes, percent, terminal_line};
 
@@ -128,7 +129,10 @@ impl Page {
                 .collect();
             self.line("command", shown.join(" "));
         }
-        self.toned("signal", Tone::Bad, &manifest.signal.description);
+        self.toned("signal", Tone::Bad, &manifest.crash_signal().description);
+        if manifest.original_signal.is_some() {
+            self.line("signal handler", handler_end(&manifest.signal));
+        }
         if let Some(overflow) = overflow {
             self.toned("", Tone::Bad, &overflow.to_string());
         }

@@ -36,8 +36,13 @@ pub(super) fn message_lines(runtimes: &[RuntimeReport]) -> Vec<Line> {
 /// Versions of the runtimes, for the facts above the stacks.
 pub(super) fn versions(runtimes: &[RuntimeReport]) -> impl Iterator<Item = String> {
     runtimes.iter().map(|report| {
-        let version = report.version.as_deref().unwrap_or("of unknown version");
-        format!("{} {version}", report.language.name())
+        let name = report.language.name();
+        match report.version.as_deref() {
+            // `go1.21.13` names its language.
+            Some(version) if version.starts_with(&name.to_lowercase()) => version.to_owned(),
+            Some(version) => format!("{name} {version}"),
+            None => format!("{name} of unknown version"),
+        }
     })
 }
 
@@ -199,4 +204,85 @@ fn count_line(tasks: &Tasks) -> Option<Line> {
         tasks.noun
     );
     Some(Line::of(Tone::Dim, terminal_line(&text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use cdh_runtimes::{Language, Message, TaskCount};
+
+    use super::*;
+
+    fn task(id: u64, state: &'static str) -> Task {
+        Task {
+            id,
+            state: Cow::Borrowed(state),
+            waited_seconds: None,
+            thread: None,
+            locked: false,
+            system: false,
+            labels: std::collections::BTreeMap::new(),
+            parent: None,
+            created_by: None,
+            stack: None,
+        }
+    }
+
+    fn tasks(list: Vec<Task>) -> Tasks {
+        let count = |state: &'static str, count| TaskCount {
+            state: Cow::Borrowed(state),
+            count,
+        };
+        Tasks {
+            noun: Cow::Borrowed("goroutine"),
+            total: 1204,
+            system: 4,
+            states: vec![count("chan receive", 1198), count("running", 2)],
+            crashing: Some(1),
+            list,
+            stacks: Vec::new(),
+        }
+    }
+
+    fn plain(line: &Line) -> String {
+        let mut text = String::new();
+        line.paint_into(crate::render::Style::Plain, &mut text);
+        text
+    }
+
+    #[test]
+    fn tasks_that_are_not_listed_are_counted_by_state() {
+        let line = count_line(&tasks(vec![task(1, "running")])).unwrap();
+        assert_eq!(
+            plain(&line),
+            "1,199 other goroutines: 1,198 chan receive, 1 running (`--goroutines` prints them)"
+        );
+        let all: Vec<Task> = (0..1200).map(|id| task(id, "chan receive")).collect();
+        assert!(count_line(&tasks(all)).is_none());
+    }
+
+    #[test]
+    fn message_of_many_lines_is_cut_and_escaped() {
+        let report = RuntimeReport {
+            language: Language::Go,
+            version: None,
+            ended_program: true,
+            messages: vec![Message {
+                kind: Cow::Borrowed("panic"),
+                text: "a\x1b[2J\n".repeat(100),
+                note: Some(Cow::Borrowed("recovered")),
+                ..Message::default()
+            }],
+            threads: Vec::new(),
+            tasks: None,
+            gaps: Vec::new(),
+        };
+        let lines: Vec<String> = message_lines(&[report]).iter().map(plain).collect();
+        assert_eq!(lines.len(), MESSAGE_LINES + 1);
+        assert!(
+            lines[0].starts_with("panic: a") && !lines[0].contains('\x1b'),
+            "{lines:?}"
+        );
+    }
 }

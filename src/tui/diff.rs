@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use cdh_elfcore::Registers;
 use cdh_symbolize::Frame;
 
 use super::model::{Opened, Stacks};
@@ -48,7 +49,7 @@ fn facts(text: &mut String, a: &Side<'_>, b: &Side<'_>) {
                     .map_or_else(absent, |time| time.to_string()),
             ),
             ("exe", manifest.process.exe_name().to_string()),
-            ("signal", manifest.signal.description.clone()),
+            ("signal", manifest.crash_signal().description.clone()),
             ("verdict", manifest.verdict.describe()),
             ("namespace", workload.namespace.unwrap_or_else(absent)),
             ("pod", workload.pod.unwrap_or_else(absent)),
@@ -95,10 +96,7 @@ fn facts(text: &mut String, a: &Side<'_>, b: &Side<'_>) {
 }
 
 fn crashing<'a>(side: &Side<'a>) -> &'a [Frame] {
-    let first = side.stacks.backtrace.threads.first();
-    first
-        .map(|thread| thread.frames.as_slice())
-        .unwrap_or_default()
+    side.stacks.backtrace.crash_frames()
 }
 
 /// A frame's text without parts that differ from run to run.
@@ -196,10 +194,9 @@ fn modules(text: &mut String, a: &Side<'_>, b: &Side<'_>) {
 
 fn registers(text: &mut String, a: &Side<'_>, b: &Side<'_>) {
     let named = |side: &Side<'_>| {
-        let first = side.stacks.threads.first();
-        first
-            .map(|thread| thread.registers.named())
-            .unwrap_or_default()
+        let stacks = side.stacks;
+        let registers = stacks.backtrace.crash_registers(&stacks.threads);
+        registers.map(Registers::named).unwrap_or_default()
     };
     heading(text, "registers of the crashing thread");
     let right: BTreeMap<String, u64> = named(b).into_iter().collect();

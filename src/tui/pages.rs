@@ -179,10 +179,10 @@ pub fn backtrace(
 fn light(backtrace: &Backtrace) -> Backtrace {
     Backtrace {
         threads: Vec::new(),
+        original_signal: backtrace.original_signal.clone(),
         modules: backtrace.modules.clone(),
         fingerprint: backtrace.fingerprint.clone(),
         explanation: backtrace.explanation.clone(),
-        original_signal: backtrace.original_signal.clone(),
         elapsed: backtrace.elapsed,
     }
 }
@@ -461,9 +461,16 @@ fn registers(stacks: &Stacks, thread: usize) -> String {
     let Some(found) = found else {
         return "no registers are known\n".to_owned();
     };
-    let title = format!("thread {}", found.tid);
+    let registers = stacks.backtrace.registers_of(found);
+    let mut title = format!("thread {}", found.tid);
+    if let Some(original) = &stacks.backtrace.original_signal
+        && original.registers.as_ref() == Some(registers)
+    {
+        let (frame, signal) = (original.frame, original.signal.name());
+        title.push_str(&format!(", frame #{frame}, at {signal}"));
+    }
     let mut text = STYLE.paint(Tone::Strong, title) + "\n\n";
-    for (name, value) in found.registers.named() {
+    for (name, value) in registers.named() {
         let name = STYLE.paint(Tone::Strong, format!("{name:<5}"));
         let place = stacks
             .mappings
@@ -494,7 +501,7 @@ pub fn preview(known: Option<&Explained>, theme: Theme) -> Vec<Line<'static>> {
             lines(&backtrace(opened, stacks, 0, &BTreeSet::new()), theme)
         }
         (Some(Ok(opened)), None) => lines(
-            &render::terminal_line(&opened.manifest.signal.description),
+            &render::terminal_line(&opened.manifest.crash_signal().description),
             theme,
         ),
         (None, _) => Vec::new(),

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use cdh_testkit::Program;
+
 use super::Workstation;
 
 const RECURSION: &str = r#"
@@ -575,4 +577,108 @@ fn bt_shows_python_functions_in_place_of_the_interpreter() {
     let counted = &json["backtrace"]["explanation"]["counted"];
     let expected = serde_json::json!(["sorted.fault", "sorted.compare"]);
     assert_eq!(*counted, expected);
+}
+
+/// A core of `handlers.c`, whose handler ran until the program aborted. gdb does not stop at the fault itself.
+fn crash_in_a_handler(workstation: &Workstation, arguments: &str) {
+    let program = Program::Handlers.build(workstation.dir.path()).unwrap();
+    let core = workstation.path("core");
+    let made = Command::new("gdb")
+        .args(["-q", "-nx", "-batch"])
+        .args(["-ex", "handle SIGSEGV SIGFPE nostop noprint pass", "-ex"])
+        .arg(format!("run {arguments}"))
+        .arg("-ex")
+        .arg(format!("generate-core-file {}", core.display()))
+        .arg(&program)
+        .current_dir(workstation.dir.path())
+        .env("DEBUGINFOD_URLS", "")
+        .output()
+        .expect("install gdb");
+    assert!(core.is_file(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+#[test]
+fn bt_shows_the_fault_beneath_a_signal_handler_first() {
+    let workstation = Workstation::new();
+    crash_in_a_handler(&workstation, "nested divide");
+    let folded = bt(&workstation, &["--fold", "--registers"]);
+    let lines: Vec<&str> = folded.lines().collect();
+    assert!(
+        lines[0].contains(": SIGFPE: integer division by zero, at 0x"),
+        "{folded}"
+    );
+    assert_eq!(
+        lines[1],
+        "signal handler crashed: SIGSEGV: address not mapped, at 0x10"
+    );
+    assert!(
+        lines[2].starts_with("signal handler ended by SIGABRT"),
+        "{folded}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&bt(&workstation, &["-o", "json"])).unwrap();
+    let original = &json["original_signal"];
+    let frame = original["frame"].as_u64().unwrap();
+    assert_eq!(
+        (&json["signal"]["name"], &original["signal"]["name"]),
+        (&"SIGABRT".into(), &"SIGFPE".into())
+    );
+    assert_eq!(original["nested"][0]["signal"]["address"], 16);
+    let frames = json["backtrace"]["threads"][0]["frames"]
+        .as_array()
+        .unwrap();
+    let first = &frames[usize::try_from(frame).unwrap()];
+    assert_eq!(first["function"]["name"], "fault_divide");
+    assert_eq!(original["signal"]["address"], first["pc"]);
+    let pc = format!("{:#x}", first["pc"].as_u64().unwrap());
+    let registers = original["registers"].as_object().unwrap();
+    assert!(registers.values().any(|value| *value == pc), "{original}");
+    // The handler takes one line, and its registers are not shown.
+    let title = format!("    registers of frame #{frame}, at SIGFPE");
+    assert!(lines.contains(&title.as_str()), "{folded}");
+    let shown = stack(&folded, &workstation);
+    let mut shown = shown.lines();
+    let handler = shown.next().unwrap();
+    assert!(
+        handler.starts_with("  #0-#") && handler.contains(" signal handler: "),
+        "{handler}"
+    );
+    assert!(handler.contains("on_nested"), "{handler}");
+    assert!(
+        shown
+            .next()
+            .unwrap()
+            .contains(" fault_divide at handlers.c:"),
+        "{folded}"
+    );
+    let whole = bt(&workstation, &["--no-fold"]);
+    assert!(
+        whole.contains(" crash_in_handler ") && whole.contains(" on_nested "),
+        "{whole}"
+    );
+    // Frames that were asked for are those of the crash.
+    let short = bt(&workstation, &["--no-fold", "--limit", "2"]);
+    assert!(
+        short.contains(" fault_divide ") && short.contains(" work "),
+        "{short}"
+    );
+    assert!(!short.contains(" main "), "{short}");
+}
+
+#[test]
+fn imported_core_is_listed_by_the_fault_beneath_its_handler() {
+    let workstation = Workstation::new();
+    crash_in_a_handler(&workstation, "abort-alternate null");
+    let id = workstation.import(&workstation.path("core"));
+    let row = workstation.json(&["ls", "-o", "json"]);
+    assert_eq!(row[0]["signal"], "SIGSEGV", "{row}");
+    let info = workstation.run(&["info", &id]).out;
+    assert!(
+        info.contains("SIGSEGV: address not mapped, at 0x8"),
+        "{info}"
+    );
+    assert!(info.contains("ended by SIGABRT"), "{info}");
+    let json = workstation.json(&["info", &id, "-o", "json"]);
+    let of_info = &json["manifest"];
+    assert_eq!(of_info["original_signal"]["name"], "SIGSEGV", "{json}");
+    assert_eq!(of_info["signal"]["name"], "SIGABRT", "{json}");
 }

@@ -13,7 +13,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use cdh_elfcore::{Avma, CoreFile, Memory};
 use cdh_testkit::corpus::{self, Variant};
-use cdh_testkit::divergence::{self, Difference, Known};
+use cdh_testkit::divergence::{self, Difference, KnownDivergence};
 
 use crate::build;
 
@@ -78,7 +78,7 @@ struct Total {
 }
 
 impl Total {
-    fn add(&mut self, cdh: &Path, variant: &Variant, known: &[Known]) -> Result<()> {
+    fn add(&mut self, cdh: &Path, variant: &Variant, known: &[KnownDivergence]) -> Result<()> {
         let Some(gdb) = variant.oracle()? else {
             return Ok(());
         };

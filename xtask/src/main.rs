@@ -22,8 +22,10 @@ mod crash;
 mod demo;
 mod dist;
 mod docs;
+mod faulthandler;
 #[cfg(feature = "bench")]
 mod fixtures;
+mod goroutines;
 mod guardian;
 mod image;
 mod layers;
@@ -49,7 +51,7 @@ use options::Help;
 use suite::TestsFailed;
 
 /// Tasks, what may stand behind them, and what they do.
-const TASKS: [(&str, &str, &str); 17] = [
+const TASKS: [(&str, &str, &str); 19] = [
     (
         "test",
         "[--install] [ARGUMENT OF cargo test]…",
@@ -124,6 +126,16 @@ const TASKS: [(&str, &str, &str); 17] = [
         "fixtures",
         "[--products | --seeds DIR] [--keep DIR] [--cdh PROGRAM] [NAME]…",
         "builds the corpus and compares backtraces with gdb's",
+    ),
+    (
+        "goroutines",
+        "[--cdh PROGRAM] [--keep DIR] [VERSION=GO]… [--case NAME…]",
+        "compares goroutines with what Go programs print themselves, for each command `go`",
+    ),
+    (
+        "faulthandler",
+        "[--cdh PROGRAM] [--keep DIR] [--pystack PROGRAM] [PYTHON[@ROOT]]…",
+        "compares Python frames with what faulthandler prints",
     ),
     ("docs", "", "regenerates man pages and JSON schemas"),
     ("--help", "", "this"),
@@ -204,6 +216,14 @@ fn run() -> Result<()> {
             bucket::run(rest)
         }
         "docs" => docs::generate(),
+        "goroutines" => {
+            tools::require(&["python3"])?;
+            goroutines::run(rest)
+        }
+        "faulthandler" => {
+            tools::require(&["cc", "python3"])?;
+            faulthandler::run(rest)
+        }
         "test-pods" | "test-cluster" | "pictures" | "fixtures" | "bench" | "soak-s3"
         | "test-s3-peers" => run_with_own_crates(task, rest),
         _ => bail!("{}", usage("")),

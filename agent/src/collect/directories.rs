@@ -123,7 +123,7 @@ pub(super) type DirectoryKey = (u64, u64);
 pub(super) struct CoreDirectory {
     pub(super) descriptor: OwnedFd,
     pub(super) owner: DirectoryOwner,
-    /// Who had it first: `ROOTS` counts for that one, whoever shares it later.
+    /// Who had it first: `ROOTS` counts for that one, also if others share it later.
     first: OwnerKey,
     /// Processes that were seen with this root.
     pub(super) processes: BTreeSet<u32>,

@@ -68,7 +68,7 @@ const HANDLERS: usize = 4;
 const RETRY: Duration = Duration::from_secs(300);
 /// Records of files that are in no directory are kept for so many seconds.
 const REMEMBERED: i64 = 86_400;
-/// Between two searches for receipts that nobody needs.
+/// Between two searches for receipts that are no longer needed.
 const TIDY: Duration = Duration::from_secs(3600);
 
 /// Where the record of collected files is.
@@ -152,7 +152,7 @@ pub struct Collector {
     files: BTreeMap<FileKey, FileState>,
     stored: StoredFiles,
     receipts: UploadReceipts,
-    /// When receipts were searched for those that nobody needs.
+    /// When receipts were last searched for those no longer needed.
     tidied_at: Option<Instant>,
     /// Directories that were reported as overfull.
     overfull: BTreeSet<DirectoryKey>,

@@ -231,7 +231,7 @@ fn variables_of_ibms_handler_mean_what_they_say_or_say_that_they_do_not() {
         plan(&[("SCHEDULE", "0 0 0 * * *"), ("USE_INOTIFY", "true")]),
         ShippingPlan::Schedule(_)
     ));
-    // Names that anybody may use, alone.
+    // Names that any program may use, alone.
     assert_eq!(
         good("", &[("TIMEOUT", "5"), ("HOST_DIR", "/x")]).config,
         AgentConfig::default()

@@ -1,7 +1,7 @@
 //! The variables of IBM's core-dump-handler, and where they mean something else here.
 //!
 //! Names with `COMP_` in front are those that its agent is given for its composer. Names that any
-//! program may use (`TIMEOUT`, `COMPRESSION`, …) count only beside one that nobody else has.
+//! program may use (`TIMEOUT`, `COMPRESSION`, …) count only beside one that no other program has.
 
 use std::collections::BTreeMap;
 
@@ -93,7 +93,7 @@ pub fn ibm_store(variables: &BTreeMap<String, String>) -> Option<IbmStore> {
     };
     let bucket = get("S3_BUCKET_NAME")?;
     let mut options = Vec::new();
-    // There, the host name of a server that is not Amazon's stands for the region.
+    // There, the host name of a server that is not Amazon's is used as the region.
     let region = get("S3_REGION");
     let host = region.filter(|region| region.contains('.') || region.contains("://"));
     let endpoint = get("S3_ENDPOINT")

@@ -12,7 +12,7 @@ use super::{AgentConfig, environment, ibm};
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody said anything.
+    /// No source sets it.
     Default,
     /// A line of the file.
     File {
@@ -74,7 +74,7 @@ pub struct Layers {
 pub struct Effective {
     /// The values.
     pub config: AgentConfig,
-    /// What whoever configures this should know.
+    /// A note for the operator.
     pub notes: Vec<String>,
     /// What was said in any layer, as it was said.
     given: BTreeMap<String, (Value, Origin)>,
@@ -124,7 +124,7 @@ impl Layers {
             DeValue::Array(items) if items.iter().any(|item| item.get_ref().is_table()) => {
                 let before = self.problems.len();
                 for item in items {
-                    // Key by key, so that each mistake is told with its line.
+                    // Key by key, so that each mistake is reported with its line.
                     for (name, value) in item.get_ref().as_table().into_iter().flatten() {
                         let mut one = Map::new();
                         one.insert(name.get_ref().to_string(), json(value.get_ref()));

@@ -40,7 +40,7 @@ pub use crate::notify::{Secret, WebhookConfig, WebhookFormat};
 use crate::policy::{LimitsConfig, PolicyConfig};
 pub use crate::shipper::ShippingPlan;
 
-/// All that the agent can be told.
+/// The agent's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentConfig {
@@ -60,7 +60,7 @@ pub struct AgentConfig {
     pub workloads: WorkloadsConfig,
     /// Numbers for Prometheus.
     pub metrics: MetricsConfig,
-    /// Who is told of a new crash.
+    /// Who is notified of a new crash.
     pub notify: NotifyConfig,
     /// The agent's own log.
     pub log: LogConfig,

@@ -26,7 +26,7 @@ pub struct NodeConfig {
     pub suid_dumpable: u32,
     /// How the kernel hands cores over.
     pub mode: CoreMode,
-    /// Whether cores are handed on to whoever had the core pattern before.
+    /// Whether cores are handed on to the previous owner of the core pattern.
     pub chain: bool,
 }
 
@@ -161,7 +161,7 @@ pub struct MetricsConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NotifyConfig {
-    /// Who is told of each crash that this node has not seen before.
+    /// Who is notified of each crash that this node has not seen before.
     pub webhooks: Vec<WebhookConfig>,
     /// Whether such a crash becomes an Event on its pod.
     pub kubernetes_events: bool,

@@ -1,4 +1,4 @@
-//! Hands the core on to whoever had the core pattern before.
+//! Hands the core on to the previous owner of the core pattern.
 //!
 //! ```text
 //! kernel ─▶ capture ─▶ sealed entry ─▶ previous handler's standard input, or a file
@@ -10,7 +10,7 @@
 //! `/proc/<pid>`; but not for longer than [`TIME_LIMIT`]. Specifiers are expanded as `fs/coredump.c` does
 //! it, after the pattern was split into words: no shell sees them, and a name with spaces is one word. A
 //! file is opened with the rights of the user whose process it was, as the kernel opens it: a link or a
-//! directory that this user could not have written to is of no use to anybody.
+//! directory that this user could not have written to is useless.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -92,7 +92,7 @@ impl ChainFacts {
     }
 }
 
-/// Hands on the core of a sealed entry. Says what became of it.
+/// Hands on the core of a sealed entry. Returns the outcome.
 ///
 /// # Errors
 /// A sentence for the log: the other one got nothing, or not all.
@@ -105,7 +105,7 @@ pub(super) fn hand_on(
     let arguments = &completed(arguments, entry);
     let pattern = pattern.as_bytes();
     match pattern.first() {
-        None => Err("the pattern from before is empty: nobody wanted cores".to_owned()),
+        None => Err("the previous pattern is empty: no program wanted cores".to_owned()),
         Some(b'@') => Err(
             "the one from before listens at a socket, which only the kernel can serve".to_owned(),
         ),
@@ -124,7 +124,7 @@ pub(super) fn hand_on(
     }
 }
 
-/// Through the socket the kernel tells neither the signal nor the thread: both are in the core, and by
+/// Through the socket the kernel passes neither the signal nor the thread: both are in the core, and by
 /// now in the manifest. The process is still there. What was found to be privileged remains so.
 fn completed(arguments: &HandlerArguments, entry: &Path) -> HandlerArguments {
     let mut arguments = arguments.clone();
@@ -282,7 +282,7 @@ fn to_program(
         .stderr(Stdio::null())
         .spawn()
         .map_err(|error| format!("cannot start `{shown}`: {error}"))?;
-    // A receiver is spared when memory is short; what somebody else starts is not to be.
+    // A receiver is spared when memory is short; what another program starts is not to be.
     let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), "0");
     let Some(mut input) = child.stdin.take() else {
         return Err(format!("`{shown}` has no standard input"));
@@ -398,7 +398,7 @@ fn open_as(path: &OsStr, directory: Option<&File>, uid: u32, gid: u32) -> io::Re
         };
         let file = File::from(file);
         let metadata = file.metadata()?;
-        // As the kernel: no pipe, no second name, nobody else's.
+        // As the kernel: no pipe, no second name, owned by this user.
         if !metadata.is_file() || metadata.nlink() != 1 || metadata.uid() != uid {
             return Err(io::Error::other(
                 "what is there is no plain file of this user's",

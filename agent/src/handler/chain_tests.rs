@@ -202,7 +202,7 @@ fn a_file_is_written_where_the_user_could_have_written_it_and_nowhere_else() {
         .contains("limit")
     );
     if rustix::process::getuid().is_root() {
-        // A directory that is root's is of no use to nobody.
+        // The user `nobody` cannot use a directory of root.
         let nobody = HandlerArguments {
             uid: Some(65534),
             gid: Some(65534),

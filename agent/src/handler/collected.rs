@@ -19,7 +19,7 @@ use super::startup::settings::{HandlerSettings, Release, Source, Strategy};
 use crate::owner::Owner;
 use crate::spool::SpoolError;
 
-/// What a file does not tell, for `info`.
+/// What a file does not contain, for `info`.
 const MISSING: [(&str, &str); 4] = [
     (
         "/proc/<pid>",

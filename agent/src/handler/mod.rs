@@ -113,7 +113,7 @@ pub fn handle(arguments: Vec<OsString>) -> u8 {
             return 1;
         }
     };
-    // The process waits as long as somebody has the pipe: the previous handler may look at it.
+    // The process waits while the pipe is open: the previous handler may look at it.
     let held = settings.chain.as_ref().map(|_| stream.try_clone());
     let chain = Chain::begin(&settings, &arguments);
     let captured = capture(&arguments, &settings, stream, log);
@@ -149,7 +149,7 @@ fn collect(
     }
 }
 
-/// Standard input as the only descriptor of it: closing it tells the kernel that we are done.
+/// Standard input as the only descriptor of it: closing it ends the dump for the kernel.
 fn take_stdin() -> io::Result<File> {
     let stream = io::stdin().as_fd().try_clone_to_owned()?;
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;

@@ -1,5 +1,5 @@
 //! The other way in: the kernel connects to a socket of ours (`core_pattern` is `@/path`, Linux 6.16)
-//! instead of starting a program, so that a crash finds somebody who is already there. It writes the
+//! instead of starting a program, so that a receiver is already running when a crash happens. It writes the
 //! core at once, and where `core_pipe_limit` is not 0, the process waits until the connection is closed.
 //! The process comes as a pidfd of the socket's peer, so no number can be reused on the way.
 //!
@@ -101,7 +101,7 @@ fn monotonic() -> u64 {
     u64::try_from(milliseconds).unwrap_or(0)
 }
 
-/// Ends whoever serves the socket at this path, and waits for the end. Crashes that have connected are
+/// Ends the receiver of the socket at this path, and waits for the end. Crashes that have connected are
 /// still captured.
 ///
 /// # Errors
@@ -171,7 +171,7 @@ fn serve(path: &Path, settings: PathBuf) -> io::Result<()> {
     Ok(())
 }
 
-/// Out of the cgroup of whoever started us: its end, its limits and its freezer are not ours. And
+/// Out of the cgroup of the process that started us: its end, its limits and its freezer are not ours. And
 /// when memory is short, we are the last that should go.
 fn leave_limits() {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -263,7 +263,7 @@ impl Server {
     /// The worker: accepts crashes. When its keeper is gone, it becomes the keeper of another worker.
     fn work(&self, keeper: i32) {
         priority::raise();
-        // Children end by themselves; nobody waits for them.
+        // Children end by themselves and are not waited for.
         // SAFETY: a plain system call.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
         let keeper = pidfd_of(keeper);
@@ -292,7 +292,7 @@ impl Server {
                 self.receive(stream);
                 continue;
             }
-            // Nobody waits: now there is time for the rest.
+            // No crash waits: now there is time for the rest.
             let alone = keeper_gone || (keeper.is_none() && ready == 0);
             if !self.is_wanted() {
                 return;
@@ -349,7 +349,7 @@ impl Server {
         let prepared = Prepared::take(&arguments, &settings, peer.pidfd.take(), log);
         peer.complete(&mut arguments, &prepared);
         let stream = File::from(OwnedFd::from(stream));
-        // The process waits as long as somebody has the connection: the previous handler may look at it.
+        // The process waits while the connection is open: the previous handler may look at it.
         let held = settings.chain.as_ref().map(|_| stream.try_clone());
         let chain = Chain::begin(&settings, &arguments);
         let captured = capture_prepared(&arguments, &settings, stream, prepared);
@@ -370,12 +370,12 @@ struct Peer {
     names: Option<OwnedFd>,
 }
 
-/// `PIDFD_INFO_PID | PIDFD_INFO_CREDS | PIDFD_INFO_EXIT | PIDFD_INFO_COREDUMP`. Without that of the exit the
-/// kernel tells nothing of a process that was waited for, as one is whose dump was interrupted at once.
+/// `PIDFD_INFO_PID | PIDFD_INFO_CREDS | PIDFD_INFO_EXIT | PIDFD_INFO_COREDUMP`. Without the flag of the exit
+/// the kernel shows nothing of a process that was reaped, for example because its dump was interrupted at once.
 const INFO: u64 = 1 | 2 | 8 | 16;
 
 impl Peer {
-    /// `None` where it is no process that is being dumped: nobody else has business here.
+    /// `None` where it is no process that is being dumped: no other user may connect.
     fn of(stream: &UnixStream) -> Option<Self> {
         /// `SO_PEERPIDFD` (`asm-generic/socket.h`, Linux 6.5).
         const SO_PEERPIDFD: libc::c_int = 77;
@@ -410,7 +410,7 @@ impl Peer {
         const DUMPED: u32 = 1;
         if !told {
             let pid = peer.pid();
-            return lost(&format!("the kernel tells nothing of process {pid}"));
+            return lost(&format!("the kernel shows nothing of process {pid}"));
         }
         if peer.word(16) & DUMPED == 0 {
             return None;
@@ -454,7 +454,7 @@ impl Peer {
         }
     }
 
-    /// What the kernel would have told a handler, as far as it is known before the core.
+    /// What the kernel would have passed to a handler, as far as it is known before the core.
     fn arguments(&self) -> HandlerArguments {
         /// `PIDFD_COREDUMP_ROOT`: for root only.
         const ROOT: u32 = 8;
@@ -495,7 +495,7 @@ impl Peer {
 fn socket_option<T: Copy>(stream: &UnixStream, option: libc::c_int, value: T) -> io::Result<T> {
     let mut value = value;
     let mut length = size_of::<T>() as libc::socklen_t;
-    // SAFETY: a valid place of the size that is told.
+    // SAFETY: a valid place of the size that is passed.
     let asked = unsafe {
         libc::getsockopt(
             stream.as_raw_fd(),

@@ -1,9 +1,9 @@
 //! The backup of foreign settings, journalled so that no sequence of events can lose it.
 //!
 //! Invariant: at every moment each setting either holds a foreign value, or the journal on disk
-//! holds the newest foreign value of it. The journal is therefore written, whole and synced, before
-//! a setting is touched, and it remembers every value that was ours since boot, so that "somebody
-//! else changed it" can be told from "we changed it". Our own pattern is recognised by its program
+//! holds the newest foreign value of it. The journal is therefore written and synced before a setting is
+//! touched. It has every value that was ours since boot, so that a foreign change is distinguished from our
+//! own. Our own pattern is recognised by its program
 //! and is never taken for foreign.
 
 use std::fs;
@@ -47,7 +47,7 @@ pub enum JournalError {
     },
 }
 
-/// What stands in `backup.json`.
+/// The content of `backup.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Journal {
     /// 1.
@@ -109,8 +109,8 @@ impl Journal {
     /// The journal to write before `wanted` is applied over `now`.
     ///
     /// A setting that holds a value of ours keeps its older backup; any other value is the newest
-    /// foreign one. Where the pattern is ours and no journal is left, nobody knows what was there
-    /// before: the kernel's default stands in.
+    /// foreign one. Where the pattern is ours and no journal is left, the previous value is unknown: the
+    /// kernel's default is used.
     #[must_use]
     pub fn before_install(
         old: Option<&Self>,
@@ -162,7 +162,7 @@ impl Journal {
     }
 
     /// The journal once the newest of our values hold: older ones of ours can no longer be found
-    /// on the node, so who sets them from now on is somebody else.
+    /// on the node, so a later one is foreign.
     #[must_use]
     pub fn settled(mut self) -> Self {
         self.ours = self.ours.pop().into_iter().collect();
@@ -170,7 +170,7 @@ impl Journal {
     }
 
     /// What each setting must be after an uninstall over `now`: the backup where the value is
-    /// ours, and whatever somebody else has set where it is not.
+    /// ours, and the foreign value where it is not.
     #[must_use]
     pub fn after_uninstall(
         &self,

@@ -1,4 +1,4 @@
-//! `install` and `uninstall`: the handler in place, the kernel's settings changed and given back.
+//! `install` and `uninstall`: the handler in place, the kernel's settings changed and restored.
 //!
 //! Invariant: whatever is interrupted wherever, running `uninstall` leaves the node with the newest
 //! foreign value of each setting (see [`journal`]). The order of an installation:
@@ -101,7 +101,7 @@ pub struct InstallOptions {
     pub suid_dumpable: u32,
     /// How the kernel hands cores over.
     pub mode: CoreMode,
-    /// Whether cores are handed on to whoever had the core pattern before.
+    /// Whether cores are handed on to the previous owner of the core pattern.
     pub chain: bool,
     /// What the handler shall know; its spool is taken from `paths`.
     pub handler: HandlerSettings,
@@ -154,7 +154,7 @@ pub struct UninstallReport {
     pub before: NodeSettings,
     /// Settings that hold now.
     pub now: NodeSettings,
-    /// Whether the pattern was somebody else's and was therefore left alone.
+    /// Whether the pattern was foreign and was therefore left alone.
     pub foreign_pattern: bool,
     /// Whether there was a backup. Without one our own pattern gives way to the kernel's default.
     pub had_backup: bool,
@@ -278,7 +278,7 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
     })
 }
 
-/// The newest pattern that is somebody else's: the one that an uninstall would restore.
+/// The newest foreign pattern: the one that an uninstall would restore.
 fn previous_pattern(
     paths: &AgentPaths,
     before: &NodeSettings,
@@ -471,7 +471,7 @@ fn require_root(files: &SettingsFiles) -> Result<(), InstallError> {
     }
 }
 
-/// Identity of the running kernel's boot; empty where `/proc` does not tell.
+/// Identity of the running kernel's boot; empty if `/proc` does not show it.
 pub(crate) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .unwrap_or_default()

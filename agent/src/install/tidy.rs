@@ -24,7 +24,7 @@ pub(super) fn tidy(paths: &AgentPaths) -> u64 {
             let _ = fs::remove_dir_all(paths.state.join("rates"));
         }
         let _ = fs::remove_file(paths.uploads().join("fingerprints.json"));
-        // What the store was not told yet is evidence, as a dump is.
+        // Records that the store does not have yet are evidence, as a dump is.
         if crate::shipper::all_uploaded(&paths.state) {
             for place in ["ledger", "drops"] {
                 let _ = fs::remove_dir_all(paths.state.join(place));

@@ -133,7 +133,7 @@ fn enabled_units(root: &Path) -> Vec<OsString> {
         .collect()
 }
 
-/// Commands of a unit, each with what stands on its continued lines.
+/// Commands of a unit, each with its continued lines.
 fn exec_lines(text: &str) -> impl Iterator<Item = String> {
     let joined = text.replace("\\\n", " ");
     let lines: Vec<String> = joined

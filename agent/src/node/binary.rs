@@ -150,7 +150,7 @@ impl Runnable {
         )?;
         let mut memory = File::from(memory);
         io::copy(&mut File::open(handler)?, &mut memory)?;
-        // Nothing runs that somebody has open for writing.
+        // A program that is open for writing does not run.
         let path = |file: &File| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let readable = File::open(path(&memory))?;
         Ok(Self {

@@ -117,7 +117,7 @@ pub fn other_handlers(root: &Path) -> Vec<OtherHandler> {
     if is_there("usr/lib/systemd/systemd-coredump") || is_there("lib/systemd/systemd-coredump") {
         found.push(OtherHandler {
             name: "systemd-coredump",
-            // sysctl.d does, and is told by itself.
+            // sysctl.d does, and is reported separately.
             sets_pattern: false,
             stop: "ln -s /dev/null /etc/sysctl.d/50-coredump.conf",
         });

@@ -2,7 +2,7 @@
 //!
 //! Invariant: after [`NodeSettings::apply`] either every setting has the wanted value, or each one
 //! has the value it had before. The order of the writes keeps the kernel from warning: it prints
-//! "Unsafe core_pattern used with fs.suid_dumpable=2" whenever 2 stands beside a pattern that is
+//! "Unsafe core_pattern used with fs.suid_dumpable=2" whenever 2 is set together with a pattern that is
 //! neither a pipe nor an absolute path (`validate_coredump_safety`, fs/coredump.c). It does not know
 //! whose values these are; the journal does.
 
@@ -79,7 +79,7 @@ pub struct NodeSettings {
 }
 
 impl NodeSettings {
-    /// What the kernel has when nobody has set anything.
+    /// The kernel's defaults.
     #[must_use]
     pub fn kernel_defaults() -> Self {
         Self {
@@ -115,7 +115,7 @@ impl NodeSettings {
         }
         let before = Self::read(files)?;
         self.write_changed(&before, files).inspect_err(|_| {
-            // The first failure is the one to tell; a value that cannot be put back shows in
+            // The first failure is the one to report; a value that cannot be put back shows in
             // `status`, and the journal still knows it.
             if let Ok(now) = Self::read(files) {
                 let _ = before.write_changed(&now, files);

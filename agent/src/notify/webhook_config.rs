@@ -50,7 +50,7 @@ pub enum WebhookFormat {
 pub struct WebhookConfig {
     /// What the log calls it.
     pub name: Option<String>,
-    /// Where it is. Whoever knows a Slack webhook's URL may post there: it is a secret.
+    /// Where it is. Any program that has a Slack webhook's URL may post there: it is a secret.
     pub url: Option<Secret>,
     /// A file that holds the URL, instead.
     pub url_file: Option<PathBuf>,

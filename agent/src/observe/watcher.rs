@@ -368,7 +368,7 @@ fn waiting(spool: &Spool, out: &mut Exposition) {
     );
     let count = spool.count.unwrap_or_default();
     let name = "cdh_spool_entries";
-    out.family(name, "gauge", "Dumps on this node: sealed ones wait for the store, kept ones are of setuid programs and remain (policy.setuid), partial ones are being written or were left by dead handlers, quarantined ones need an operator.");
+    out.family(name, "gauge", "Dumps on this node: sealed ones wait for the store; kept ones are of setuid programs and remain (policy.setuid); partial ones are being written or were left by dead handlers; quarantined ones need an operator.");
     for (state, count) in [
         ("sealed", count.sealed.saturating_sub(spool.kept)),
         ("kept", spool.kept),

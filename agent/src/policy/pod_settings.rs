@@ -34,8 +34,8 @@ pub enum Selection {
     /// All that do not opt out.
     #[default]
     OptOut,
-    /// Those that say `cdh.io/dump: "true"`, or have this label, whatever its value. Of a pod that
-    /// nobody knows there is a dump without core: it may have opted in.
+    /// Those that say `cdh.io/dump: "true"`, or have this label, whatever its value. An unidentified pod gets a
+    /// dump without core: it may have opted in.
     OptIn {
         /// The label.
         label: Option<String>,
@@ -118,7 +118,7 @@ impl PodSettings {
         (settings, problems)
     }
 
-    /// What holds for a pod that nobody knows.
+    /// What holds for an unidentified pod.
     #[must_use]
     pub fn of_unknown(selection: &Selection) -> Self {
         match selection {

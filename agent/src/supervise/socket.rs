@@ -1,8 +1,8 @@
 //! The coredump socket of a node: who serves it, whether it works here, and what happens when it
 //! does not.
 //!
-//! Invariant: the kernel's pattern names the socket only while somebody serves it. Whoever finds that
-//! nobody does lets the kernel start the handler again, which needs nobody.
+//! Invariant: the kernel's pattern names the socket only while a receiver serves it. If there is none, the
+//! agent restores the pipe pattern, which needs no receiver.
 
 use std::fs;
 use std::io;
@@ -64,7 +64,7 @@ pub(crate) fn start(paths: &AgentPaths) -> io::Result<()> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    // Not of our session: it outlives whoever installs.
+    // Not of our session: it outlives the installation.
     let mut child = command.process_group(0).spawn()?;
     let deadline = Instant::now() + PATIENCE;
     while !(is_receiving(&socket) && socket.exists()) {
@@ -159,7 +159,7 @@ pub(crate) fn mend(paths: &AgentPaths, is_interim: &mut bool) {
             *is_interim = set_pattern(paths, pipe).is_some();
         }
         Ok(now) if now == pipe && *is_interim => {}
-        // Somebody else has changed it, or all is well.
+        // Another program has changed it, or all is well.
         _ => {
             *is_interim = false;
             return;

@@ -211,7 +211,7 @@ impl Runtimes {
         Ok(answer)
     }
 
-    /// All containers of all runtimes, by what a list tells, and the settings of all pods.
+    /// All containers of all runtimes, as lists show them, and the settings of all pods.
     /// Of running ones that are not in `with_pid` also the first process. Each runtime has `limit`.
     pub(crate) async fn list(&self, with_pid: &HashSet<String>, limit: Duration) -> Listing {
         let mut listing = Listing::default();
@@ -287,7 +287,7 @@ impl Runtimes {
         (settings, problems)
     }
 
-    /// What lists tell about the first of `containers`.
+    /// What lists show about the first of `containers`.
     fn listed(
         &self,
         containers: &[Container],
@@ -469,9 +469,9 @@ fn image_label<'i>(info: &'i Value, name: &str) -> Option<&'i str> {
     labels.find_map(|labels| labels.get(name)?.as_str())
 }
 
-/// What the image's own status adds: a digest in the repository that was asked for, tag, version and
-/// revision, the id (the digest of its configuration, by which the platform's manifest is found in an
-/// index), the platform.
+/// What the image's own status adds: a digest in the repository that was asked for, tag, version, revision,
+/// platform and id. The id is the digest of its configuration, which selects the platform's manifest in an
+/// index.
 fn add_image(answer: &mut Answer, image: &Image, info: &Value) {
     let wanted = image_name(answer).and_then(image_repository);
     let fits = |digest: &&String| image_repository(digest) == wanted;
@@ -499,7 +499,7 @@ fn add_image(answer: &mut Answer, image: &Image, info: &Value) {
         let platform = format!("{os}/{machine}{}", variant.unwrap_or_default());
         extra.insert("image_platform".to_owned(), platform.into());
     }
-    // No runtime tells it in a field of its own; some put the pulled manifest's descriptor here.
+    // No runtime has it in a field of its own; some put the pulled manifest's descriptor here.
     let manifest = info.pointer("/target/digest").and_then(Value::as_str);
     if let Some(digest) = manifest {
         extra.insert("image_manifest".to_owned(), digest.into());

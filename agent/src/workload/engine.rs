@@ -2,7 +2,7 @@
 //!
 //! The handler reads them while the process is still held: with `--rm` the engine deletes its record as
 //! soon as the process is gone, and the daemon would come too late. The daemon reads them again for dumps
-//! of which the handler found nothing.
+//! without a container's name.
 //!
 //! ```text
 //! /var/lib/containers/storage, or `graphroot` of /etc/containers/storage.conf      podman
@@ -117,8 +117,8 @@ fn data_root(text: &[u8]) -> Option<PathBuf> {
     Some(value.get("data-root")?.as_str()?.into())
 }
 
-/// The home directory of a user of this machine, as `passwd(5)` has it. Nobody else is asked: a directory
-/// service may hang.
+/// The home directory of a user of this machine, as `passwd(5)` has it. No directory service is asked: it may
+/// hang.
 fn home_of(passwd: &[u8], uid: u32) -> Option<PathBuf> {
     let uid = uid.to_string();
     let mut users = passwd.split(|byte| *byte == b'\n').map(|line| {

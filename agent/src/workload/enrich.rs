@@ -2,8 +2,8 @@
 //!
 //! The best that is known is taken: the runtime's answer, what it listed before, the kubelet's log
 //! directories, the engine's files, and last the cgroup alone, with a gap that says why. Done once
-//! per entry, and the same when it is done again after a SIGKILL in the middle. Nothing is changed
-//! in an entry of which a part may be in the store already.
+//! per entry, and the same when it is done again after a SIGKILL in the middle. An entry is not changed if a
+//! part of it may be in the store already.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +36,7 @@ const JSON_LIMIT: u64 = 16 << 20;
 /// Entries that are remembered as done.
 const MOST_DONE: usize = 4096;
 
-/// What became of an entry.
+/// The outcome of an entry.
 #[derive(Debug)]
 pub(crate) enum Enriched {
     /// It may be shipped.
@@ -137,7 +137,7 @@ impl Enricher {
         runtimes
     }
 
-    /// The names of a container of which the handler knew the ids: from what the runtimes listed, from the
+    /// The names of a container whose ids the handler knew: from what the runtimes listed, from the
     /// kubelet's log directories, or from the engine's files. Sends no request, so it is cheap for thousands.
     pub(crate) fn names_of(&self, pod_uid: Option<&str>, container: &str) -> Option<Workload> {
         if let Some(answer) = self.lookups.known_after_list(container) {
@@ -379,7 +379,7 @@ fn manifest_of(entry: &Path) -> Option<Manifest> {
     Manifest::from_json(&json).ok()
 }
 
-/// Fills in what the cgroup knows and the answer does not, and tells where they differ.
+/// Fills in what the cgroup knows and the answer does not, and notes where they differ.
 fn complete(answer: &mut Answer, manifest: &Manifest, node: Option<&str>) {
     let Some(before) = &manifest.workload else {
         return;

@@ -1,9 +1,9 @@
 //! What a runtime listed before: it still knows whose container it was when the runtime no longer
 //! does.
 //!
-//! Bounded; what is no longer listed goes first, the oldest of it. A process that was killed before
-//! the handler could read its cgroup is told by its pid, where it was the first one of a container
-//! that was listed a moment ago.
+//! Bounded; what is no longer listed goes first, the oldest of it. A process may be killed before the handler
+//! can read its cgroup. It is then identified by its pid, if it was the first one of a container that was
+//! listed a moment ago.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ const PID_HOLDS: Duration = Duration::from_secs(30);
 
 /// Containers that were seen.
 #[derive(Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct LookupCache {
     containers: HashMap<String, Seen>,
     round: u64,
 }
@@ -30,7 +30,7 @@ struct Seen {
     at: Instant,
 }
 
-impl Known {
+impl LookupCache {
     /// Takes in a list of all containers of one runtime.
     pub(crate) fn listed(&mut self, containers: Vec<(String, Answer)>) {
         self.round += 1;
@@ -55,7 +55,7 @@ impl Known {
     pub(crate) fn seen(&mut self, id: String, mut answer: Answer) {
         let round = self.round;
         let before = self.containers.get(&id);
-        // A list does not tell it again.
+        // A list does not have it again.
         answer.init_pid = answer
             .init_pid
             .or(before.and_then(|seen| seen.answer.init_pid));
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_first_process_is_known_by_its_pid_as_long_as_that_is_sure() {
-        let mut known = Known::default();
+        let mut known = LookupCache::default();
         let with = |pid| Answer {
             init_pid: pid,
             ..Answer::default()
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn known_container_keeps_the_release_that_a_list_does_not_tell() {
-        let mut known = Known::default();
+        let mut known = LookupCache::default();
         let with = |version: Option<&str>| Answer {
             image: Some(cdh_bundle::ImageRef {
                 version: version.map(str::to_owned),
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn what_is_no_longer_listed_is_remembered_until_there_is_no_room() {
-        let mut known = Known::default();
+        let mut known = LookupCache::default();
         let list = |name: &str, count: usize| {
             let one = |n| (format!("{name}{n}"), Answer::default());
             (0..count).map(one).collect::<Vec<_>>()

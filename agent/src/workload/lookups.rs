@@ -1,9 +1,8 @@
 //! Asks runtimes in the background, from the moment in which an entry appears in the spool.
 //!
 //! One thread watches the spool, one runs the questions, side by side. An answer is kept until its
-//! entry is sealed and enriched. A lookup has [`DEADLINE`] in all, from the moment it is wanted; a
-//! runtime that has just let one pass without an answer gets less, so that a storm of crashes on a
-//! node with a hung runtime is shipped at the pace of the store, not of the runtime.
+//! entry is sealed and enriched. A lookup has [`DEADLINE`] in all, from the moment it is wanted. A runtime that
+//! has just missed one gets less. So a hung runtime does not delay the upload of a storm of crashes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
@@ -20,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::cri_lookup::{Runtimes, no_answer};
-use super::lookup_cache::Known;
+use super::lookup_cache::LookupCache;
 use super::options::WorkloadOptions;
 use super::pod_logs::read_logs;
 use super::{Answer, PodTable};
@@ -35,7 +34,7 @@ const SHORT_DEADLINE: Duration = Duration::from_millis(100);
 const HUNG: Duration = Duration::from_secs(30);
 /// Between two lists of all containers; as often as the kubelet.
 const REFRESH: Duration = Duration::from_secs(1);
-/// How long an entry may take to tell whose it is: the handler writes that first.
+/// How long an entry may take to name its owner: the handler writes that first.
 const IDENTITY: Duration = Duration::from_secs(3);
 /// Lists in a row that a runtime has to miss before it is said not to answer: one may be late on a busy node.
 const MISSED: u32 = 2;
@@ -55,7 +54,7 @@ pub(super) struct Lookups {
 struct Shared {
     answers: Mutex<HashMap<DumpId, State>>,
     changed: Condvar,
-    known: Mutex<Known>,
+    known: Mutex<LookupCache>,
     hung: Mutex<Option<Instant>>,
     /// `None` until the runtimes were asked for the first time.
     runtimes: Mutex<Option<BTreeMap<PathBuf, Answering>>>,
@@ -77,7 +76,7 @@ enum State {
 }
 
 enum Wanted {
-    /// An entry that appeared: whose it is stands in it.
+    /// An entry that appeared: it names the owner.
     Entry(DumpId),
     /// A container, and whether to wait for its end.
     Container {
@@ -166,7 +165,7 @@ impl Lookups {
         known.collect()
     }
 
-    /// What a list told about the container. Waits for the first list of a process that has just begun.
+    /// What a list showed about the container. Waits for the first list of a process that has just begun.
     pub(super) fn known_after_list(&self, container: &str) -> Option<Answer> {
         let runtimes = locked(&self.shared.runtimes);
         let is_unknown = |runtimes: &mut Option<_>| runtimes.is_none();
@@ -178,7 +177,7 @@ impl Lookups {
         self.known(container)
     }
 
-    /// What a list told about the container.
+    /// What a list showed about the container.
     pub(super) fn known(&self, container: &str) -> Option<Answer> {
         locked(&self.shared.known).get(container)
     }
@@ -324,7 +323,7 @@ fn serve(
         .enable_all()
         .build();
     let Ok(runtime) = runtime else {
-        // Whoever waits is told so when the time is over.
+        // Every waiting caller gets this answer when the time is over.
         return;
     };
     runtime.block_on(async {
@@ -392,7 +391,7 @@ fn serve(
 }
 
 /// Asks until the time is over; with `exit`, again and again until the container has ended. `None`
-/// where nobody answered.
+/// if no runtime answered.
 async fn ask(
     runtimes: &Runtimes,
     container: &str,
@@ -421,7 +420,11 @@ async fn ask(
 }
 
 /// Whose an entry is that has just appeared.
-async fn container_of(spool: &Path, id: DumpId, known: &Mutex<Known>) -> Option<ContainerIdentity> {
+async fn container_of(
+    spool: &Path,
+    id: DumpId,
+    known: &Mutex<LookupCache>,
+) -> Option<ContainerIdentity> {
     let partial = spool.join(format!("{id}.partial/identity.json"));
     let sealed = spool
         .join(id.to_string())

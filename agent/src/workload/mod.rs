@@ -9,8 +9,8 @@
 //!
 //! The runtime is asked by container id, as soon as the entry appears, because containers vanish
 //! soon after the crash; what it listed before (see `lookup_cache`) and what the kubelet named its log
-//! directories stand in for an answer that does not come. What nobody knows is a gap with the
-//! reason. Invariants: nothing here stands between the kernel and the spool; an entry is sealed or
+//! directories stand in for an answer that does not come. What remains unknown is a gap with the reason.
+//! Invariants: nothing here is on the path from the kernel to the spool; an entry is sealed or
 //! amended, never in between ([`cdh_bundle::amend`]); what is done twice is done once.
 
 #![cfg_attr(not(feature = "cri"), allow(dead_code))]
@@ -56,7 +56,7 @@ struct Answer {
     secrets: Vec<String>,
     settings: PodSettings,
     gaps: Vec<Gap>,
-    /// The container's first process, where the runtime tells: it ends with the container.
+    /// The container's first process, if the runtime reports it: it ends with the container.
     init_pid: Option<u64>,
     /// Whether the runtime says that it has ended.
     exited: bool,

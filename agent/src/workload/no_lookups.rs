@@ -1,4 +1,4 @@
-//! Stands in for [`lookups`](super) where the agent is built without CRI: nobody is asked.
+//! Replaces [`lookups`](super) in an agent without CRI: no runtime is asked.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

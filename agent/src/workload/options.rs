@@ -1,4 +1,4 @@
-//! What the agent is told about this node's pods.
+//! Options for identifying this node's pods.
 
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ pub struct WorkloadOptions {
     pub sockets: Vec<PathBuf>,
     /// The kubelet's log directory.
     pub pod_logs: PathBuf,
-    /// The kubelet's links to the logs of containers, whose names tell whose they are.
+    /// The kubelet's links to the logs of containers, whose names have the owner.
     pub container_logs: PathBuf,
     /// Where podman and docker keep what they know of their containers.
     pub engines: PathBuf,

@@ -20,7 +20,7 @@ use super::{Answer, files, gap, scrub};
 /// Bytes of a log that are read at most.
 const WINDOW: u64 = 256 << 10;
 
-/// Names of a pod, as its log directory tells them.
+/// Names of a pod, as its log directory shows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct LoggedNames {
     pub(super) namespace: String,

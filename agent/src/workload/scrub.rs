@@ -1,4 +1,4 @@
-//! Takes secrets out of what a runtime tells.
+//! Removes secrets from a runtime's answers.
 //!
 //! Of an environment the names stay, and the values of a few variables in which no secret can be, or
 //! which the node's policy names.

@@ -1,8 +1,8 @@
 //! What the runtime said, in the JSON that `crictl` prints: scripts made for IBM's bundles read it.
 //!
 //! `crictl` prints protobuf's JSON: camelCase, 64-bit numbers as strings, enums by name; in
-//! `inspect` and `inspectp` times are RFC 3339, and what the runtime adds stands beside `status`,
-//! parsed where it is JSON.
+//! `inspect` and `inspectp` times are RFC 3339, and what the runtime adds is beside `status`, parsed if it is
+//! JSON.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -1,7 +1,7 @@
 //! The node's table of pods that say something about their dumps: one small file per pod in the
 //! spool, named by its UID.
 //!
-//! The daemon writes, the handler reads one file and waits for nobody. A pod without a file is as
+//! The daemon writes, the handler reads one file and never waits. A pod without a file is as
 //! any other. The daemon looks at the pod's settings again before it ships, so that a pod which was
 //! too new for the table is treated as it asks to be.
 

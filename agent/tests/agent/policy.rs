@@ -116,6 +116,51 @@ fn the_policy_decides_before_the_core_is_read() {
 }
 
 #[test]
+fn fault_beneath_a_handler_has_the_fingerprint_and_signal_of_the_fault_alone() {
+    let Some(node) = Node::with_settings(&json!({})) else {
+        return;
+    };
+    let program = Program::Handlers.build(node.root.path()).unwrap();
+    for style in [
+        "none",
+        "abort",
+        "reraise-plain",
+        "crash-alternate",
+        "raise-return",
+    ] {
+        let status = Command::new(&program)
+            .args([style, "null"])
+            .current_dir(&node.root)
+            .stderr(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.signal().is_some(), "{style}: {status}");
+    }
+    let found = node.wait_for_records(5);
+    for record in &found {
+        assert_eq!(record.fingerprint, found[0].fingerprint);
+        assert_eq!(record.signal, "SIGSEGV");
+    }
+    node.sweep();
+    let mut addresses: Vec<_> = node
+        .dumps()
+        .iter()
+        .map(|(manifest, _)| {
+            assert_eq!(manifest.fingerprint, found[0].fingerprint);
+            manifest.crash_signal().address
+        })
+        .collect();
+    addresses.dedup();
+    assert_eq!(addresses, [Some(8)]);
+    let of_handlers = node
+        .dumps()
+        .iter()
+        .filter(|(manifest, _)| manifest.original_signal.is_some())
+        .count();
+    assert_eq!(of_handlers, 4);
+}
+
+#[test]
 fn two_builds_of_one_bug_have_one_fingerprint() {
     let Some(node) = Node::with_settings(&json!({})) else {
         return;

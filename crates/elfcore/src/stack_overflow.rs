@@ -46,31 +46,32 @@ impl CoreHead {
     /// The stack overflow that the first thread died of; `None` if it died of something else.
     #[must_use]
     pub fn stack_overflow(&self) -> Option<StackOverflow> {
-        let registers = &self.threads().first()?.registers;
-        self.stack_overflow_at(&self.signal()?, registers)
+        let thread = self.threads().first()?;
+        self.stack_overflow_at(thread.tid, &self.signal()?, &thread.registers)
     }
 
-    /// The stack overflow that raised `signal` when the first thread had these registers: those that a signal
-    /// handler found, if it ended the process by another signal.
+    /// The stack overflow that raised `signal` when a thread had these registers: those that a signal handler found,
+    /// if it ended the process by another signal.
     #[must_use]
     pub fn stack_overflow_at(
         &self,
+        tid: u32,
         signal: &SignalInfo,
         registers: &Registers,
     ) -> Option<StackOverflow> {
         if signal.number != SIGSEGV {
             return None;
         }
-        let thread = self.threads().first()?;
         let sp = registers.sp()?;
         let without_address = || {
             let is_undelivered = signal.code == Some(SI_KERNEL);
             is_undelivered.then(|| Avma(sp.0.saturating_sub(1)))
         };
-        let address = signal.address.or_else(without_address)?;
+        let untagged = |at: Avma| Avma(self.machine().untagged(at.0));
+        let address = signal.address.map(untagged).or_else(without_address)?;
         let stack = stack_above(self.segments(), self.aux(AT_RANDOM).map(Avma), sp, address)?;
         Some(StackOverflow {
-            tid: thread.tid,
+            tid,
             address,
             stack_start: stack.start,
             stack_size: stack.memory_size,

@@ -292,3 +292,61 @@ fn cut_core_of_a_32_bit_process_does_not_panic() {
         let _ = open(bytes[..end].to_vec()).map(|core| core.modules().len());
     }
 }
+
+/// `NT_PRSTATUS` of aarch64 with this return address in x30.
+fn aarch64_thread(link: u64) -> Vec<u8> {
+    let mut status = vec![0; 392];
+    status[12] = 11;
+    status[32] = 7;
+    status[112 + 30 * 8..112 + 31 * 8].copy_from_slice(&link.to_le_bytes());
+    note("CORE", PRSTATUS, &status)
+}
+
+#[test]
+fn pointer_authentication_is_removed_by_the_mask_of_the_core() {
+    const AARCH64: u16 = 183;
+    let signed = 0x0055_ffff_9000_1234;
+    let link = |notes: &[Vec<u8>]| {
+        let core = open(wide_core(AARCH64, notes)).unwrap();
+        core.head().threads()[0].registers.link()
+    };
+    assert_eq!(link(&[aarch64_thread(signed)]), Some(0xffff_9000_1234));
+    // `struct user_pac_mask`: of data, then of code.
+    let mask = [0x007f_u64 << 48, 0x0050 << 48].map(u64::to_le_bytes);
+    let stated = note("LINUX", 0x406, mask.as_flattened());
+    let found = link(&[aarch64_thread(signed), stated]);
+    assert_eq!(found, Some(0x0005_ffff_9000_1234));
+}
+
+#[test]
+fn addresses_of_52_bits_are_kept_where_the_process_uses_them() {
+    let mut core = wide_core(183, &[aarch64_thread(0x0055_ffff_9000_1234)]);
+    // A segment at the top of 52 bits, in the place of the notes' padding: a second program header.
+    let notes = core.split_off(120);
+    core[56] = 2;
+    core[72..80].copy_from_slice(&176_u64.to_le_bytes());
+    let mut load = vec![0; 56];
+    load[0] = 1;
+    load[16..24].copy_from_slice(&0x000f_ffff_0000_0000_u64.to_le_bytes());
+    load[40..48].copy_from_slice(&0x1000_u64.to_le_bytes());
+    let core = open([core, load, notes].concat()).unwrap();
+    let link = core.head().threads()[0].registers.link();
+    assert_eq!(link, Some(0x0005_ffff_9000_1234));
+}
+
+#[test]
+fn registers_of_an_i386_thread_have_their_dwarf_numbers() {
+    let mut status = vec![0; 144];
+    for (slot, value) in [(6, 0xa_u32), (12, 0x0804_8100), (15, 0xffff_0000)] {
+        let at = 72 + 4 * slot;
+        status[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+    let mut core = narrow_core();
+    let at = 116 + 12 + 8;
+    core[at..at + status.len()].copy_from_slice(&status);
+    let core = open(core).unwrap();
+    let registers = &core.head().threads()[0].registers;
+    assert_eq!(registers.get(0), Some(0xa));
+    assert_eq!(registers.pc(), Some(Avma(0x0804_8100)));
+    assert_eq!(registers.sp(), Some(Avma(0xffff_0000)));
+}

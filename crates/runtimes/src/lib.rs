@@ -17,7 +17,7 @@ mod python;
 mod replacement;
 mod report;
 
-use cdh_symbolize::{Backtrace, Fingerprint, Frame, ThreadBacktrace};
+use cdh_symbolize::{Backtrace, Fingerprint, Frame, OriginalSignal, ThreadBacktrace};
 
 pub use process::Process;
 pub use replacement::Replacement;
@@ -90,7 +90,9 @@ pub fn examine(
         let mixed = crashing.filter(|thread| thread.frames.iter().any(|frame| frame.interpreted));
         if let Some(thread) = mixed {
             let name = |frame: &Frame| runtime.counted_name(frame);
-            let made = Fingerprint::from_interpreted(&thread.frames, &backtrace.modules, name);
+            let original = backtrace.original_signal.as_ref();
+            let frames = OriginalSignal::frames(original, &thread.frames);
+            let made = Fingerprint::from_interpreted(frames, &backtrace.modules, name);
             backtrace.fingerprint = made.as_ref().map(|made| made.fingerprint.clone());
             backtrace.explanation = made;
         }

@@ -38,6 +38,9 @@ pub struct RuntimeReport {
     /// Version as the runtime states it, such as `go1.21.13` or `3.12.4`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// Whether the runtime ended the program because of the last message.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended_program: bool,
     /// Why the program ended, in the order in which it happened: panics, fatal errors, exceptions.
     pub messages: Vec<Message>,
     /// What is known of single threads beyond their stacks.

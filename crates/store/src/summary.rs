@@ -129,8 +129,9 @@ impl DumpSummary {
         self.namespace = workload.and_then(|it| it.namespace.clone());
         self.pod = workload.and_then(|it| it.pod.clone());
         self.exe = manifest.process.exe_name().clone();
-        if manifest.signal.number != 0 {
-            self.signal.clone_from(&manifest.signal.name);
+        let signal = manifest.crash_signal();
+        if signal.number != 0 {
+            self.signal.clone_from(&signal.name);
         }
         if manifest.captured_at != Timestamp::UNIX_EPOCH {
             self.captured_at = manifest.captured_at;

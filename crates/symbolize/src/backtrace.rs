@@ -1,8 +1,9 @@
 //! The whole job: threads, memory and modules to a backtrace with names.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use cdh_elfcore::{BuildId, Memory, ModuleKind, Thread};
+use cdh_elfcore::{BuildId, Memory, ModuleKind, Registers, SignalInfo, Thread};
 use rayon::prelude::*;
 
 use crate::lines::Lines;
@@ -32,6 +33,8 @@ pub struct BacktraceOptions {
     pub max_frames: usize,
     /// Whether the first thread is known to be the one that crashed.
     pub knows_crashed: bool,
+    /// The signal that ended the process, where it is known.
+    pub signal: Option<SignalInfo>,
 }
 
 impl Default for BacktraceOptions {
@@ -40,6 +43,7 @@ impl Default for BacktraceOptions {
             all_threads: true,
             max_frames: 16 << 10,
             knows_crashed: true,
+            signal: None,
         }
     }
 }
@@ -110,8 +114,30 @@ impl Backtrace {
     /// Frames of the crashing thread from the crash on: without those of a signal handler that ran because of it.
     #[must_use]
     pub fn crash_frames(&self) -> &[Frame] {
-        let frames = self.threads.first().map(|thread| &thread.frames[..]);
-        OriginalSignal::frames(self.original_signal.as_ref(), frames.unwrap_or_default())
+        let Some(thread) = self.threads.first() else {
+            return &[];
+        };
+        let original = self.original_signal.as_ref();
+        OriginalSignal::frames(original.filter(|_| thread.crashing), &thread.frames)
+    }
+
+    /// The registers at the crash.
+    #[must_use]
+    pub fn crash_registers<'r>(&'r self, threads: &'r [Thread]) -> Option<&'r Registers> {
+        let tid = self.threads.first()?.tid;
+        let thread = threads.iter().find(|thread| thread.tid == tid)?;
+        Some(self.registers_of(thread))
+    }
+
+    /// The registers of a thread; of the crashing one those at the crash, not those in its signal handler.
+    #[must_use]
+    pub fn registers_of<'r>(&'r self, thread: &'r Thread) -> &'r Registers {
+        let is_crashing = |known: &&ThreadBacktrace| known.crashing && known.tid == thread.tid;
+        let original = self.original_signal.as_ref();
+        let original = original.filter(|_| self.threads.iter().any(|known| is_crashing(&known)));
+        original
+            .and_then(|original| original.registers.as_ref())
+            .unwrap_or(&thread.registers)
     }
 }
 
@@ -160,6 +186,7 @@ pub fn backtrace_with(
     let start = Instant::now();
     let symbolizer = Symbolizer::new(&modules, arena, surroundings);
     let unwinder = Unwinder::new(&modules);
+    let threads = &crashing_first(&unwinder, threads, memory, options);
     let unwind = || {
         let stacks = unwind_all(&unwinder, threads, memory, options);
         (stacks, Instant::now())
@@ -186,7 +213,8 @@ pub fn backtrace_with(
     let shown = threads.iter().zip(stacks.iter()).enumerate();
     let shown = shown.map(|(index, (thread, (frames, stop)))| {
         let crashing = index == 0 && options.knows_crashed;
-        let original = crashing.then(|| unwinder.original_signal(thread, frames, memory));
+        let original =
+            crashing.then(|| unwinder.original_signal(thread, options.signal, frames, memory));
         let shown = Shown {
             tid: thread.tid,
             crashing,
@@ -370,7 +398,9 @@ pub fn module_needs(
     options: &BacktraceOptions,
 ) -> Vec<ModuleNeed> {
     let modules = with_vdso(modules, memory, arena);
-    let stacks = unwind_all(&Unwinder::new(&modules), threads, memory, options);
+    let unwinder = Unwinder::new(&modules);
+    let threads = &crashing_first(&unwinder, threads, memory, options);
+    let stacks = unwind_all(&unwinder, threads, memory, options);
     let mut needs = needs_of(&modules, stacks.iter().flat_map(|(frames, _)| frames));
     // The vdso has no file, and nobody ships its debug file with a crash.
     let is_vdso = |need: &ModuleNeed| {
@@ -397,6 +427,26 @@ pub fn with_vdso<'data>(
         }
     };
     modules.iter().map(load).collect()
+}
+
+/// The threads, with the one first whose signal handler ended the process.
+fn crashing_first<'t>(
+    unwinder: &Unwinder<'_>,
+    threads: &'t [Thread],
+    memory: &dyn Memory,
+    options: &BacktraceOptions,
+) -> Cow<'t, [Thread]> {
+    let signal = options.signal.filter(|_| options.knows_crashed);
+    match unwinder.crashing_thread(threads, signal, memory) {
+        0 => Cow::Borrowed(threads),
+        index => {
+            let mut threads = threads.to_vec();
+            if let Some(before) = threads.get_mut(..=index) {
+                before.rotate_right(1);
+            }
+            Cow::Owned(threads)
+        }
+    }
 }
 
 fn unwind_all(

@@ -85,7 +85,8 @@ impl Fingerprint {
 
     /// From the lines of a stack that runs code of an interpreted language, innermost first. `interpreted` names the
     /// functions of that language that count. Native functions count if they are the program's own, as those of an
-    /// extension are; `modules` are those that the frames refer to.
+    /// extension are; `modules` are those that the frames refer to. `frames` are without those of a signal handler
+    /// that ran because of the crash.
     #[must_use]
     pub fn from_interpreted(
         frames: &[Frame],
@@ -93,19 +94,12 @@ impl Fingerprint {
         interpreted: impl Fn(&Frame) -> Option<String>,
     ) -> Option<Explanation> {
         let is_own = own::beside_interpreter(frames, modules);
-        // A handler of the fatal signal is not the crash.
-        let signal = frames.iter().rposition(|frame| frame.signal_handler);
-        let first = signal.map_or(0, |signal| signal.saturating_add(1));
         let name = |frame: &Frame| match &frame.function {
             _ if frame.interpreted => interpreted(frame),
             Ok(function) if is_own(frame) => Some(own::plain_name(&function.name)),
             _ => None,
         };
-        let names = frames
-            .get(first..)?
-            .iter()
-            .take(Self::FRAMES)
-            .filter_map(name);
+        let names = frames.iter().take(Self::FRAMES).filter_map(name);
         let own: Vec<String> = names.collect();
         let counted = stack::units(&own, Rules::get().depth);
         (!counted.is_empty()).then(|| Explanation {

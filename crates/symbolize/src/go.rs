@@ -67,6 +67,8 @@ const FUNCDATA_TREE: u8 = 3;
 /// the first offset is no address.
 const OLD_TREES: [u64; 1] = [304];
 const NEW_TREES: [u64; 2] = [320, 344];
+/// Where `moduledata.text` is, in all of these versions.
+const MODULE_TEXT: u64 = 176;
 /// Functions by number that a search by name looks at.
 const SEARCHED: usize = 1 << 21;
 /// Relocations that are searched for the module's data, and the type of those that matter (x86_64, aarch64).
@@ -123,20 +125,13 @@ impl<'data> GoTable<'data> {
         let offset = |index: usize| usize::try_from(word(index)?).ok();
         let first = if old { 2 } else { 3 };
         let place = |index: usize| offset(index.checked_add(first)?);
-        // A relocatable program states no text start, or one that the loader would have to mend.
-        let stated = if old { 0 } else { word(2)? };
-        let text = match (old, stated, object.section(".text")) {
-            (true, ..) => 0,
-            (false, 0, Some(text)) => text.address.0,
-            (false, stated, _) => stated,
-        };
-        Some(Self {
+        let mut table = Self {
             object: object.clone(),
             data,
             address: section.address.0,
             is_new: magic == GO_1_20,
             trees: OnceLock::new(),
-            text,
+            text: 0,
             old,
             step: u64::from(*data.get(6)?),
             count: offset(0)?,
@@ -145,7 +140,38 @@ impl<'data> GoTable<'data> {
             files: place(2)?,
             pcs: place(3)?,
             functions: place(4)?,
-        })
+        };
+        // A relocatable program, and any since Go 1.26, states no text start.
+        table.text = match (old, if old { 0 } else { word(2)? }) {
+            (true, _) => 0,
+            (false, 0) => table.find_text()?,
+            (false, stated) => stated,
+        };
+        Some(table)
+    }
+
+    /// Start of Go's code: what the module's data says, the symbol, or the section. Code of C may come before it.
+    fn find_text(&self) -> Option<u64> {
+        let is_code = |at: &u64| {
+            const EXECUTE: u64 = 4;
+            self.object.sections().iter().any(|section| {
+                let inside = at.checked_sub(section.address.0);
+                section.flags & EXECUTE != 0 && inside.is_some_and(|inside| inside < section.size)
+            })
+        };
+        let stated = || self.module_word(self.module_data()?, MODULE_TEXT);
+        let symbol = || {
+            Some(
+                self.object
+                    .symbols_named(&[b"runtime.text"])
+                    .first()?
+                    .address
+                    .0,
+            )
+        };
+        let section = || Some(self.object.section(".text")?.address.0);
+        let known = stated().filter(is_code).or_else(symbol);
+        known.or_else(section)
     }
 
     /// Where the table is, which is the first word of the module's data.
@@ -252,20 +278,26 @@ impl<'data> GoTable<'data> {
         if let Some(symbol) = self.object.symbols_named(&names).first() {
             return Some(symbol.address.0);
         }
-        let stored = self.module_data(|word| word == self.address)?;
+        let stored = self.module_data()?;
         let offsets: &[u64] = if self.is_new { &NEW_TREES } else { &OLD_TREES };
         offsets.iter().find_map(|offset| {
-            let field = stored.checked_add(*offset)?;
-            let value = match self.relocated(|at, _| at == field) {
-                Some((_, value)) => value,
-                None => u64_at(self.object.bytes_at(Svma(field))?, 0)?,
-            };
+            let value = self.module_word(stored, *offset)?;
             self.object.bytes_at(Svma(value)).map(|_| value)
         })
     }
 
+    /// A word of the module's data, as the loader leaves it.
+    fn module_word(&self, data: u64, offset: u64) -> Option<u64> {
+        let field = data.checked_add(offset)?;
+        match self.relocated(|at, _| at == field) {
+            Some((_, value)) => Some(value),
+            None => u64_at(self.object.bytes_at(Svma(field))?, 0),
+        }
+    }
+
     /// Where the module's data is: it begins with the address of the table.
-    fn module_data(&self, is_table: impl Fn(u64) -> bool) -> Option<u64> {
+    fn module_data(&self) -> Option<u64> {
+        let is_table = |word: u64| word == self.address;
         if let Some(section) = self.object.section(".go.module") {
             return Some(section.address.0);
         }
@@ -275,7 +307,7 @@ impl<'data> GoTable<'data> {
             let words = section.data.chunks_exact(8);
             let index = words.into_iter().position(|word| {
                 let word = word.first_chunk().copied().map(u64::from_le_bytes);
-                word.is_some_and(&is_table)
+                word.is_some_and(is_table)
             })?;
             section
                 .address

@@ -61,7 +61,8 @@ pub enum FrameTrust {
     BadCall,
     /// The frame pointer chain.
     FramePointer,
-    /// A word on the stack that follows a call instruction, so it may be stale; and every frame above one.
+    /// A word on the stack that follows a call instruction, so it may be stale; and every frame above one, up to
+    /// the registers that the kernel saved for a signal.
     Scan,
 }
 
@@ -394,8 +395,11 @@ impl<'m> Unwinder<'m> {
             if turned && !passed.insert((caller.registers.pc(), to)) {
                 return Stop::Loop;
             }
-            let is_guess = trust == FrameTrust::Scan || caller.trust == FrameTrust::Scan;
+            // What the kernel saved does not depend on how it was found.
+            let is_guess = !caller.over_signal
+                && (trust == FrameTrust::Scan || caller.trust == FrameTrust::Scan);
             doubtful |= is_guess || caller.trust == FrameTrust::FramePointer;
+            doubtful &= !caller.over_signal;
             // Go's signal handler makes the fault look like a call, without a call instruction.
             exact = caller.over_signal || runtime == Some(GoFunction::Fault);
             trust = match is_guess {

@@ -26,9 +26,9 @@ use cdh_elfcore::BuildId;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::digest::RunningDigest;
-use crate::excerpt::LayerFiles;
-use crate::gather::{self, Room};
 use crate::index::Node;
+use crate::index_builder::{self, IndexBudget};
+use crate::on_disk_index::LayerFiles;
 use crate::record::RecordWriter;
 use crate::{Digest, LayerIndex, kept};
 
@@ -41,14 +41,14 @@ const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// Which of the files that share a build-id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Part {
+pub enum FileRole {
     /// The one with the code.
     File,
     /// The one with the debug information.
     Debug,
 }
 
-impl Part {
+impl FileRole {
     fn word(self) -> &'static str {
         match self {
             Self::File => "file",
@@ -128,7 +128,7 @@ impl Cache {
             .join(Sha256::of(name.as_bytes()).to_string())
     }
 
-    pub(crate) fn part(directory: &Path, part: Part, id: &BuildId) -> PathBuf {
+    pub(crate) fn part(directory: &Path, part: FileRole, id: &BuildId) -> PathBuf {
         directory.join(format!("{}-{id}", part.word()))
     }
 
@@ -193,8 +193,8 @@ impl Cache {
     }
 
     /// The index of a layer that was read before, as far into memory as there is room.
-    pub(crate) fn index(&self, layer: Digest, room: &Room) -> Option<LayerFiles> {
-        gather::load(&Self::used(self.index_place(layer))?, room).ok()
+    pub(crate) fn index(&self, layer: Digest, room: &IndexBudget) -> Option<LayerFiles> {
+        index_builder::load(&Self::used(self.index_place(layer))?, room).ok()
     }
 
     pub(crate) fn keep_index(&self, layer: Digest, index: &LayerIndex) {
@@ -220,7 +220,7 @@ impl Cache {
 
     /// A file that was kept of a source without layers.
     #[must_use]
-    pub fn module(&self, source: &str, part: Part, id: &BuildId) -> Option<PathBuf> {
+    pub fn module(&self, source: &str, part: FileRole, id: &BuildId) -> Option<PathBuf> {
         Self::used(Self::part(&self.source(source), part, id))
     }
 
@@ -231,7 +231,7 @@ impl Cache {
     pub fn keep_module(
         &self,
         source: &str,
-        part: Part,
+        part: FileRole,
         id: &BuildId,
         reader: &mut dyn Read,
     ) -> io::Result<KeptModule> {
@@ -282,7 +282,7 @@ impl Cache {
     /// Waits until no other run fetches this file from a source without layers; the lock is released when the
     /// returned file is dropped.
     #[must_use]
-    pub fn lock_module(&self, source: &str, part: Part, id: &BuildId) -> Option<File> {
+    pub fn lock_module(&self, source: &str, part: FileRole, id: &BuildId) -> Option<File> {
         let name = format!("{source} {} {id}", part.word());
         self.lock(Digest::of(name.as_bytes()))
     }

@@ -12,7 +12,7 @@ use cdh_elfcore::BuildId;
 
 use crate::pull::Progress;
 use crate::registry::{Http, HttpRequest, HttpSecurity, Proxies, http_follow};
-use crate::{Cache, Part, kept};
+use crate::{Cache, FileRole, kept};
 
 /// As elfutils (`cache_miss_s`).
 const REMEMBER_MISS: Duration = Duration::from_secs(600);
@@ -92,7 +92,7 @@ impl Debuginfod {
 
     /// A file that a server gave before; sends no request.
     #[must_use]
-    pub fn cached(cache: &Cache, part: Part, id: &BuildId) -> Option<PathBuf> {
+    pub fn cached(cache: &Cache, part: FileRole, id: &BuildId) -> Option<PathBuf> {
         Cache::used(Cache::part(&cache.source(SOURCE), part, id))
     }
 
@@ -102,7 +102,7 @@ impl Debuginfod {
     /// When the last of them failed or sent another file.
     pub fn get(
         &self,
-        part: Part,
+        part: FileRole,
         id: &BuildId,
         progress: &dyn Progress,
     ) -> Result<Option<PathBuf>, DebuginfodError> {
@@ -144,7 +144,7 @@ impl Debuginfod {
     fn ask(
         &self,
         server: &str,
-        part: Part,
+        part: FileRole,
         id: &BuildId,
         path: &Path,
         progress: &dyn Progress,
@@ -154,8 +154,8 @@ impl Debuginfod {
             problem,
         };
         let what = match part {
-            Part::File => "executable",
-            Part::Debug => "debuginfo",
+            FileRole::File => "executable",
+            FileRole::Debug => "debuginfo",
         };
         let mut url = format!("{server}/buildid/{id}/{what}");
         for _ in 0..=MAX_REDIRECTS {
@@ -209,7 +209,7 @@ impl Debuginfod {
         mut body: impl Read,
         length: Option<u64>,
         server: &str,
-        part: Part,
+        part: FileRole,
         id: &BuildId,
         path: &Path,
     ) -> Result<(), DebuginfodError> {
@@ -236,7 +236,7 @@ impl Debuginfod {
             });
         }
         // Asked for debug information, servers may send the file itself where it holds some.
-        if part == Part::File && found.part != Some(Part::File) {
+        if part == FileRole::File && found.part != Some(FileRole::File) {
             return Err(bad("sent debug information instead of the file".to_owned()));
         }
         Cache::seal(&draft, path).map_err(io)

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use cdh_elfcore::{BuildId, ElfObject, MappedFile};
 
-use crate::Part;
+use crate::FileRole;
 use crate::digest::RunningDigest;
 
 /// How much of an ELF file is looked at before it is decided whether to keep it. Linkers put the notes
@@ -84,7 +84,7 @@ pub(crate) fn copy(reader: &mut dyn Read, file: &mut File) -> io::Result<(u64, c
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) build_id: Option<BuildId>,
-    pub(crate) part: Option<Part>,
+    pub(crate) part: Option<FileRole>,
     pub(crate) debug_link: Option<Vec<u8>>,
     pub(crate) alternate: Option<BuildId>,
     pub(crate) has_debug_info: bool,
@@ -109,7 +109,11 @@ pub(crate) fn facts(file: &File) -> Facts {
     };
     Facts {
         build_id: object.build_id(),
-        part: Some(if empty { Part::Debug } else { Part::File }),
+        part: Some(if empty {
+            FileRole::Debug
+        } else {
+            FileRole::File
+        }),
         debug_link: object.debug_link().map(|(name, _)| name.to_vec()),
         alternate: object.debug_alt_link().map(|(_, id)| id),
         has_debug_info,

@@ -5,8 +5,8 @@
 //! so does anything that is no directory. Links are followed as the kernel does in a chroot: `..` at the
 //! root stays there.
 
-use crate::excerpt::LayerFiles;
 use crate::index::Node;
+use crate::on_disk_index::LayerFiles;
 
 /// As the kernel (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;

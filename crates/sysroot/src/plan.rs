@@ -13,13 +13,13 @@ use std::sync::Arc;
 
 use cdh_elfcore::BuildId;
 
-use crate::excerpt::{LayerFiles, Questions};
 use crate::index::{Node, normalized};
 use crate::kept::Facts;
+use crate::on_disk_index::{LayerFiles, Questions};
 use crate::overlay::{Resolution, resolve};
 use crate::toc::Toc;
 use crate::wanted::{FoundFile, Lookup, Need, Proof, Wanted, build_id_path, debug_paths};
-use crate::{Cache, Digest, Part};
+use crate::{Cache, Digest, FileRole};
 
 /// A layer is read again for a file that is only nice to have if it is no larger.
 const CHEAP: u64 = 32 << 20;
@@ -149,7 +149,7 @@ impl<'c> Plan<'c> {
     }
 
     /// A file was kept: the waiting request has it.
-    pub(crate) fn kept(&mut self, part: Part, id: &BuildId, file: PathBuf) {
+    pub(crate) fn kept(&mut self, part: FileRole, id: &BuildId, file: PathBuf) {
         for (wanted, answer) in self.wanted.iter().zip(&mut self.answers) {
             if answer.is_none() && wanted.part == part && wanted.build_id.as_ref() == Some(id) {
                 *answer = Some(Lookup::Found(FoundFile {
@@ -178,7 +178,7 @@ impl<'c> Plan<'c> {
             return;
         };
         let mut more = Vec::new();
-        if facts.part == Some(Part::File) && !facts.has_debug_info {
+        if facts.part == Some(FileRole::File) && !facts.has_debug_info {
             let mut paths = debug_paths(&parent, facts.debug_link.as_deref());
             paths.extend(build_id_path(id));
             // Without a link and with symbols, nothing says that there ever was such a file.
@@ -186,7 +186,7 @@ impl<'c> Plan<'c> {
             more.push(Wanted {
                 paths,
                 build_id: Some(id.clone()),
-                part: Part::Debug,
+                part: FileRole::Debug,
                 need: if told {
                     parent.debug.unwrap_or(Need::Passing)
                 } else {
@@ -199,7 +199,7 @@ impl<'c> Plan<'c> {
             more.push(Wanted {
                 paths: build_id_path(alternate).into_iter().collect(),
                 build_id: Some(alternate.clone()),
-                part: Part::Debug,
+                part: FileRole::Debug,
                 need: parent.debug.unwrap_or(Need::Passing),
                 debug: None,
             });
@@ -257,7 +257,7 @@ impl<'c> Plan<'c> {
                         self.cache.keep_index(layer.digest, index);
                     }
                 }
-                Some(LayerFiles::Excerpt(_)) | None => {
+                Some(LayerFiles::OnDiskIndex(_)) | None => {
                     if let Some(Node::File { size, .. }) = index.node(&path) {
                         let (size, build_id) = (*size, id.clone());
                         let node = Node::File { size, build_id };
@@ -298,7 +298,7 @@ impl<'c> Plan<'c> {
     /// Asks the layers that do not fit into memory all that there is to ask.
     fn ask_disk(&mut self) {
         let on_disk = |layer: &Layer| match &layer.state {
-            State::Known(index) => matches!(**index, LayerFiles::Excerpt(_)),
+            State::Known(index) => matches!(**index, LayerFiles::OnDiskIndex(_)),
             State::Unread | State::Reading | State::Failed => false,
         };
         if !self.layers.iter().any(on_disk) {
@@ -316,12 +316,12 @@ impl<'c> Plan<'c> {
             let State::Known(index) = &layer.state else {
                 continue;
             };
-            let LayerFiles::Excerpt(excerpt) = &**index else {
+            let LayerFiles::OnDiskIndex(excerpt) = &**index else {
                 continue;
             };
             if !excerpt.answers(&self.questions) {
                 layer.state = match excerpt.ask(&self.questions) {
-                    Ok(excerpt) => State::Known(Arc::new(LayerFiles::Excerpt(excerpt))),
+                    Ok(excerpt) => State::Known(Arc::new(LayerFiles::OnDiskIndex(excerpt))),
                     // A damaged index, or a disk that is.
                     Err(_) => State::Failed,
                 };
@@ -380,7 +380,7 @@ impl<'c> Plan<'c> {
                     continue;
                 };
                 let likely = |path: &[u8]| {
-                    wanted.part == Part::File || path.windows(5).any(|part| part == b"debug")
+                    wanted.part == FileRole::File || path.windows(5).any(|part| part == b"debug")
                 };
                 let places: Vec<Vec<u8>> = index
                     .with_build_id(id)
@@ -451,7 +451,7 @@ impl<'c> Plan<'c> {
                 true => Ok(None),
                 false => Err("the image has its code but not its debug information"),
             },
-            Some(found) if wanted.part == Part::File => Ok(Some(Lookup::Mismatch {
+            Some(found) if wanted.part == FileRole::File => Ok(Some(Lookup::Mismatch {
                 expected: expected.clone(),
                 found,
             })),

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use cdh_elfcore::{BuildId, Machine};
 
-use crate::gather::Room;
+use crate::index_builder::IndexBudget;
 use crate::manifest::{Image, Source, resolve};
 use crate::plan::{Job, Plan};
 use crate::scan::Shared;
 use crate::window::Windows;
-use crate::{Cache, Digest, ImageReference, Lookup, Need, Part, PullError, Registry, Wanted};
+use crate::{Cache, Digest, FileRole, ImageReference, Lookup, Need, PullError, Registry, Wanted};
 
 /// Layers that are read at once.
 const STREAMS: usize = 3;
@@ -89,7 +89,7 @@ impl<'a> Sysroot<'a> {
 
     /// A file that was kept of this image, by its build-id.
     #[must_use]
-    pub fn file(&self, part: Part, id: &BuildId) -> Option<PathBuf> {
+    pub fn file(&self, part: FileRole, id: &BuildId) -> Option<PathBuf> {
         let cache = self.options.cache;
         let kept = |digest: Digest| Cache::used(Cache::part(&cache.layer(digest), part, id));
         self.image
@@ -115,7 +115,7 @@ impl<'a> Sysroot<'a> {
             .digest()
             .and_then(|digest| cache.lock(digest));
         let mut plan = Plan::new(cache, &blobs, wanted.to_vec());
-        let room = Room::default();
+        let room = IndexBudget::default();
         if !plan.is_done() || wanted.iter().any(|one| one.need == Need::Passing) {
             for (number, (digest, _)) in blobs.iter().enumerate() {
                 if let Some(index) = cache.index(*digest, &room) {
@@ -151,7 +151,7 @@ impl<'a> Sysroot<'a> {
         &'p self,
         (plan, first): (Plan<'p>, Job),
         registry: &'p Registry,
-        room: &'p Room,
+        room: &'p IndexBudget,
     ) -> (Plan<'p>, Option<PullError>) {
         let progress = self.options.progress;
         progress.started(

@@ -11,8 +11,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use cdh_elfcore::BuildId;
 
 use crate::cache::Draft;
-use crate::gather::{Gathering, Room};
 use crate::index::{normalized, record_of};
+use crate::index_builder::{IndexBudget, IndexBuilder};
 use crate::kept::{self, Facts, HEAD};
 use crate::layer::tar_of;
 use crate::manifest::{Image, LayerBlob};
@@ -20,7 +20,7 @@ use crate::plan::Plan;
 use crate::pull::Progress;
 use crate::registry::BlobReader;
 use crate::tar::{Entry, Kind, TarReader};
-use crate::toc::{self, Located, Place, Toc};
+use crate::toc::{self, LayerSource, Located, Toc};
 use crate::window::Windows;
 use crate::{Cache, PullError, Registry};
 
@@ -40,7 +40,7 @@ pub(crate) struct Shared<'a> {
     pub(crate) done: AtomicBool,
     pub(crate) written: AtomicU64,
     pub(crate) cache: &'a Cache,
-    pub(crate) room: &'a Room,
+    pub(crate) room: &'a IndexBudget,
     pub(crate) windows: Windows,
     pub(crate) registry: &'a Registry,
     pub(crate) image: &'a Image,
@@ -61,7 +61,7 @@ impl std::error::Error for Stopped {}
 
 /// Names under which something was put, to be taken back if the layer turns out to be bad.
 #[derive(Default)]
-struct Taken {
+struct PlacedFiles {
     proven: Vec<PathBuf>,
     /// Believed only when the whole layer was.
     held: Vec<(PathBuf, Draft)>,
@@ -84,7 +84,7 @@ impl<'a> Shared<'a> {
         let Some(layer) = self.image.layers.get(number) else {
             return Ok(());
         };
-        let mut index = Gathering::new(self.room, self.cache, layer.digest, false);
+        let mut index = IndexBuilder::new(self.room, self.cache, layer.digest, false);
         if let Some(toc) = toc::load(&self.place(layer), self.cache, &mut index)? {
             return self.know(number, index, Some(toc));
         }
@@ -130,7 +130,12 @@ impl<'a> Shared<'a> {
         }
     }
 
-    fn know(&self, number: usize, index: Gathering<'_>, toc: Option<Toc>) -> Result<(), PullError> {
+    fn know(
+        &self,
+        number: usize,
+        index: IndexBuilder<'_>,
+        toc: Option<Toc>,
+    ) -> Result<(), PullError> {
         let index = index
             .finish()
             .map_err(|source| PullError::Cache { source })?;
@@ -176,11 +181,11 @@ impl<'a> Shared<'a> {
         Ok(true)
     }
 
-    fn place<'l>(&'l self, layer: &'l LayerBlob) -> Place<'l>
+    fn place<'l>(&'l self, layer: &'l LayerBlob) -> LayerSource<'l>
     where
         'a: 'l,
     {
-        Place {
+        LayerSource {
             registry: self.registry,
             image: &self.image.reference,
             layer,
@@ -250,10 +255,10 @@ impl<'a> Shared<'a> {
             &stop,
             &advanced,
         );
-        let mut taken = Taken::default();
+        let mut taken = PlacedFiles::default();
         let mut index = again
             .is_none()
-            .then(|| Gathering::new(self.room, self.cache, layer.digest, true));
+            .then(|| IndexBuilder::new(self.room, self.cache, layer.digest, true));
         let walked = self.walk(
             layer,
             &mut blob,
@@ -308,7 +313,7 @@ impl<'a> Shared<'a> {
         layer: &LayerBlob,
         blob: &mut BlobReader<'_>,
         again: Option<&HashSet<Vec<u8>>>,
-        (mut index, taken, took): (Option<&mut Gathering<'_>>, &mut Taken, &AtomicBool),
+        (mut index, taken, took): (Option<&mut IndexBuilder<'_>>, &mut PlacedFiles, &AtomicBool),
     ) -> Result<Walk, PullError> {
         let broken = |error: io::Error| pull_error(error, layer);
         let refused = |problem: String| PullError::Layer {

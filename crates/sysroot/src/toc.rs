@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read, Seek};
 
 use crate::cache::Draft;
-use crate::gather::Gathering;
 use crate::index::{Node, normalized};
+use crate::index_builder::IndexBuilder;
 use crate::manifest::LayerBlob;
 use crate::record::Record;
 use crate::table::{TableEntry, each_entry};
@@ -73,14 +73,14 @@ pub(crate) struct Located {
 
 /// What is needed to read a layer by ranges.
 #[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
+pub(crate) struct LayerSource<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) image: &'a ImageReference,
     pub(crate) layer: &'a LayerBlob,
     pub(crate) windows: &'a Windows,
 }
 
-impl Place<'_> {
+impl LayerSource<'_> {
     fn malformed(&self, problem: impl Into<String>) -> PullError {
         PullError::Layer {
             layer: self.layer.digest,
@@ -121,7 +121,7 @@ fn disk(source: io::Error) -> PullError {
 }
 
 /// Gets the table of a layer; `None` where it has none that we can trust, or no ranges can be had.
-pub(crate) fn open(place: &Place<'_>, cache: &Cache) -> Result<Option<Toc>, PullError> {
+pub(crate) fn open(place: &LayerSource<'_>, cache: &Cache) -> Result<Option<Toc>, PullError> {
     let annotation = |name: &str| place.layer.annotations.get(name).map(String::as_str);
     if let Some(digest) = annotation(CHUNKED_DIGEST).and_then(Digest::parse) {
         let position = annotation(CHUNKED_POSITION).unwrap_or_default();
@@ -135,9 +135,9 @@ pub(crate) fn open(place: &Place<'_>, cache: &Cache) -> Result<Option<Toc>, Pull
 
 /// Reads the table of a layer into its index, where it has one.
 pub(crate) fn load(
-    place: &Place<'_>,
+    place: &LayerSource<'_>,
     cache: &Cache,
-    index: &mut Gathering<'_>,
+    index: &mut IndexBuilder<'_>,
 ) -> Result<Option<Toc>, PullError> {
     let Some(toc) = open(place, cache)? else {
         return Ok(None);
@@ -149,7 +149,7 @@ pub(crate) fn load(
 }
 
 fn chunked(
-    place: &Place<'_>,
+    place: &LayerSource<'_>,
     cache: &Cache,
     digest: Digest,
     position: &str,
@@ -173,7 +173,11 @@ fn chunked(
     Ok(Some(toc))
 }
 
-fn stargz(place: &Place<'_>, cache: &Cache, digest: Digest) -> Result<Option<Toc>, PullError> {
+fn stargz(
+    place: &LayerSource<'_>,
+    cache: &Cache,
+    digest: Digest,
+) -> Result<Option<Toc>, PullError> {
     let Some(end) = place.layer.size.checked_sub(FOOTER) else {
         return Ok(None);
     };
@@ -207,7 +211,7 @@ fn stargz(place: &Place<'_>, cache: &Cache, digest: Digest) -> Result<Option<Toc
     Ok(Some(toc))
 }
 
-fn check(place: &Place<'_>, expected: Digest, found: Digest) -> Result<(), PullError> {
+fn check(place: &LayerSource<'_>, expected: Digest, found: Digest) -> Result<(), PullError> {
     match found == expected {
         true => Ok(()),
         false => Err(PullError::Digest {
@@ -243,7 +247,7 @@ impl Toc {
     /// Goes through the table; whether it is there.
     fn each(
         &self,
-        place: &Place<'_>,
+        place: &LayerSource<'_>,
         cache: &Cache,
         take: &mut dyn FnMut(TableEntry) -> Result<(), PullError>,
     ) -> Result<bool, PullError> {
@@ -273,7 +277,7 @@ impl Toc {
     /// Where the files at these paths are; `None` if the table does not have them.
     pub(crate) fn locate(
         &self,
-        place: &Place<'_>,
+        place: &LayerSource<'_>,
         cache: &Cache,
         paths: &HashSet<Vec<u8>>,
     ) -> Result<Option<Located>, PullError> {
@@ -325,7 +329,7 @@ impl Toc {
     /// A piece of an eStargz ends where the next one begins, or the table.
     fn find_ends(
         &self,
-        place: &Place<'_>,
+        place: &LayerSource<'_>,
         cache: &Cache,
         files: &mut BTreeMap<Vec<u8>, TocFile>,
     ) -> Result<bool, PullError> {
@@ -352,7 +356,7 @@ impl Located {
     /// The bytes of one file and their digest; `None` where the table does not say where they are.
     pub(crate) fn open<'a>(
         &self,
-        place: &Place<'a>,
+        place: &LayerSource<'a>,
         path: &[u8],
     ) -> Result<Option<TocReader<'a>>, PullError> {
         let Some(file) = self.files.get(path) else {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use cdh_elfcore::BuildId;
 
-use crate::Part;
+use crate::FileRole;
 
 /// One file that a core needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct Wanted {
     /// Its identity, if the core has it.
     pub build_id: Option<BuildId>,
     /// Which of the files with this identity.
-    pub part: Part,
+    pub part: FileRole,
     /// How much is done for it.
     pub need: Need,
     /// How much is done for its separate debug file, where it turns out to have none of its own.

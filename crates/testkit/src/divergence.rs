@@ -39,7 +39,7 @@ pub struct Stack {
 /// A difference that is known.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Known {
+pub struct KnownDivergence {
     /// `fixture/variant`; `*` matches anything.
     pub case: String,
     /// gdb's first frame that differs (`*` as above), or `-` where its stack ended.
@@ -70,20 +70,20 @@ pub struct Difference {
 #[derive(Deserialize)]
 struct List {
     #[serde(default)]
-    divergence: Vec<Known>,
+    divergence: Vec<KnownDivergence>,
 }
 
 /// The list.
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn known() -> io::Result<Vec<Known>> {
+pub fn known() -> io::Result<Vec<KnownDivergence>> {
     let text = std::fs::read_to_string(fixtures().join("divergences.toml"))?;
     let list: List = toml::from_str(&text).map_err(io::Error::other)?;
     Ok(list.divergence)
 }
 
-impl Known {
+impl KnownDivergence {
     /// Whether this is the difference that was found.
     #[must_use]
     pub fn explains(&self, found: &Difference) -> bool {

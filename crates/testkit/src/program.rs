@@ -61,6 +61,8 @@ pub enum Program {
     Crash,
     /// Dies as one of many kinds of process: `kinds KIND [MEBIBYTES]`.
     Kinds,
+    /// Catches its own crash: `handlers STYLE FAULT`.
+    Handlers,
     /// Measures a handler that the kernel starts through it.
     Meter,
     /// Dies as a 32-bit process, where the compiler and the kernel know such.
@@ -80,6 +82,7 @@ impl Program {
         match self {
             Self::Crash => "crash",
             Self::Kinds => "kinds",
+            Self::Handlers => "handlers",
             Self::Meter => "meter",
             Self::Small => "small",
             Self::Launcher => "launcher",
@@ -94,6 +97,7 @@ impl Program {
         match self {
             Self::Crash => include_str!("../programs/crash.c"),
             Self::Kinds => include_str!("../programs/kinds.c"),
+            Self::Handlers => include_str!("../programs/handlers.c"),
             Self::Meter => include_str!("../programs/meter.c"),
             Self::Small => include_str!("../programs/small.c"),
             Self::Launcher => include_str!("../programs/launcher.c"),

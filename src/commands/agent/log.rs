@@ -157,7 +157,7 @@ fn describe(event: &ShipperEvent) -> Option<(Level, &'static str, String, Value)
                 (Some(namespace), Some(pod)) => format!(" in {namespace}/{pod}"),
                 _ => String::new(),
             };
-            let signal = &manifest.signal.name;
+            let signal = &manifest.crash_signal().name;
             let verdict = manifest.verdict.describe();
             (
                 Info,

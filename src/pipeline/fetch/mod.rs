@@ -32,9 +32,9 @@ use super::{Case, Dump, Observer, Origin, case, integrity};
 use crate::render::{bytes, terminal_line};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
-use part::Part;
+use part::PartialFetch;
 use sparse::SparseFile;
-use transfer::{Piece, Transfer};
+use transfer::{Transfer, TransferUnit};
 
 /// All entries but the core together are not larger.
 const MAX_ENTRIES: u64 = 4 << 30;
@@ -127,7 +127,7 @@ impl Fetch<'_> {
             return Ok(*known);
         }
         let origin = self.dump.identity();
-        let mut part = Part::open(target, origin, self.observer).with_context(cannot)?;
+        let mut part = PartialFetch::open(target, origin, self.observer).with_context(cannot)?;
         // Another process may have finished it while this one waited for the lock.
         match self.existing(target, &shown)? {
             Existing::Case(known) => {
@@ -225,7 +225,7 @@ impl Fetch<'_> {
         Ok(())
     }
 
-    fn fill(&self, part: &mut Part) -> Result<()> {
+    fn fill(&self, part: &mut PartialFetch) -> Result<()> {
         let layout = self.bundle.core_layout().map_err(|e| self.broken(e))?;
         self.check_sizes(layout.as_ref(), part)?;
         let mut left = MAX_ENTRIES;
@@ -283,7 +283,7 @@ impl Fetch<'_> {
     }
 
     /// Refuses what cannot fit, and what is larger than anything real.
-    fn check_sizes(&self, layout: Option<&CoreLayout>, part: &Part) -> Result<()> {
+    fn check_sizes(&self, layout: Option<&CoreLayout>, part: &PartialFetch) -> Result<()> {
         let stated = self.dump.manifest.core.as_ref().map_or(0, |core| core.size);
         let (plain, stored) = match layout {
             Some(CoreLayout::Pieces(pieces)) => {
@@ -320,13 +320,13 @@ impl Fetch<'_> {
         }
     }
 
-    fn fetch_core(&self, layout: CoreLayout, part: &mut Part) -> Result<()> {
+    fn fetch_core(&self, layout: CoreLayout, part: &mut PartialFetch) -> Result<()> {
         let what = format!("fetching {}", self.label);
         let range = match layout {
             CoreLayout::Pieces(pieces) => {
                 let total = pieces.last().map_or(0, |piece| piece.plain.end);
                 let core = SparseFile::open(&part.path("core"), total)?;
-                let pieces = pieces.into_iter().map(Piece::Core).collect();
+                let pieces = pieces.into_iter().map(TransferUnit::Core).collect();
                 self.transfer(&what, "core", pieces, &core, part)?;
                 core.sync()?;
                 return self.verify_core(&part.path("core"));
@@ -341,7 +341,7 @@ impl Fetch<'_> {
         }
         let path = part.path(COMPRESSED);
         let copy = SparseFile::open(&path, range.end - range.start)?;
-        self.transfer(&what, COMPRESSED, Piece::copies(&range), &copy, part)?;
+        self.transfer(&what, COMPRESSED, TransferUnit::copies(&range), &copy, part)?;
         self.observer.finished();
         let reader = self
             .bundle
@@ -359,9 +359,9 @@ impl Fetch<'_> {
         &self,
         what: &str,
         file: &str,
-        pieces: Vec<Piece>,
+        pieces: Vec<TransferUnit>,
         out: &SparseFile,
-        part: &mut Part,
+        part: &mut PartialFetch,
     ) -> Result<()> {
         let transfer = Transfer::new(self.dump, self.bundle, pieces, out, self.observer);
         transfer.run(what, file, part).map_err(|error| {
@@ -383,7 +383,7 @@ impl Fetch<'_> {
     }
 
     /// Decodes from front to back, with holes where there are zeros.
-    fn decode(&self, reader: Box<dyn Read + Send>, part: &mut Part) -> Result<()> {
+    fn decode(&self, reader: Box<dyn Read + Send>, part: &mut PartialFetch) -> Result<()> {
         let mut reader = reader.take(self.max_core.saturating_add(1));
         let core = SparseFile::create(&part.path("core"))?;
         let mut block = vec![0; 1 << 20];

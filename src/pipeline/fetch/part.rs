@@ -49,7 +49,7 @@ struct Line {
 }
 
 /// The directory and its journal.
-pub(super) struct Part {
+pub(super) struct PartialFetch {
     directory: PathBuf,
     header: String,
     journal: File,
@@ -58,7 +58,7 @@ pub(super) struct Part {
     resumed: bool,
 }
 
-impl Part {
+impl PartialFetch {
     /// Opens what an earlier run has left beside `target`, or begins anew. Waits for another process
     /// that works on it.
     pub(super) fn open(target: &Path, origin: &str, observer: &dyn Observer) -> io::Result<Self> {
@@ -297,8 +297,8 @@ mod tests {
         fn finished(&self) {}
     }
 
-    fn part(target: &Path, origin: &str) -> Part {
-        Part::open(target, origin, &Nobody).unwrap()
+    fn part(target: &Path, origin: &str) -> PartialFetch {
+        PartialFetch::open(target, origin, &Nobody).unwrap()
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use cdh_bundle::{BundleReader, CorePiece};
 use cdh_store::StoreError;
 
-use super::part::Part;
+use super::part::PartialFetch;
 use super::sparse::SparseFile;
 use crate::pipeline::{Dump, Observer};
 
@@ -33,14 +33,14 @@ const LONGEST_RUN: u64 = 8 << 20;
 const COPIED: u64 = 1 << 20;
 
 /// A run of stored bytes that makes a run of the file's bytes.
-pub(super) enum Piece {
+pub(super) enum TransferUnit {
     /// Of a core.
     Core(CorePiece),
     /// As it is.
     Copy { stored: Range<u64>, at: u64 },
 }
 
-impl Piece {
+impl TransferUnit {
     /// A range of the bundle, as it is, from the file's beginning on.
     pub(super) fn copies(range: &Range<u64>) -> Vec<Self> {
         let len = range.end.saturating_sub(range.start);
@@ -100,7 +100,7 @@ pub(super) enum Problem {
 pub(super) struct Transfer<'t> {
     dump: &'t Dump,
     bundle: &'t BundleReader,
-    pieces: Vec<Piece>,
+    pieces: Vec<TransferUnit>,
     out: &'t SparseFile,
     observer: &'t dyn Observer,
     /// Set when a worker has failed: the others stop too.
@@ -111,7 +111,7 @@ impl<'t> Transfer<'t> {
     pub(super) fn new(
         dump: &'t Dump,
         bundle: &'t BundleReader,
-        pieces: Vec<Piece>,
+        pieces: Vec<TransferUnit>,
         out: &'t SparseFile,
         observer: &'t dyn Observer,
     ) -> Self {
@@ -126,8 +126,13 @@ impl<'t> Transfer<'t> {
     }
 
     /// Brings what is not there yet; `file` is its name in the journal.
-    pub(super) fn run(&self, what: &str, file: &str, part: &mut Part) -> Result<(), Problem> {
-        let total = self.pieces.iter().map(Piece::stored_len).sum();
+    pub(super) fn run(
+        &self,
+        what: &str,
+        file: &str,
+        part: &mut PartialFetch,
+    ) -> Result<(), Problem> {
+        let total = self.pieces.iter().map(TransferUnit::stored_len).sum();
         self.observer.started(what, Some(total));
         let known = self.known(&part.pieces(file))?;
         let runs = self.runs(&known, total);
@@ -269,7 +274,7 @@ impl<'t> Transfer<'t> {
     fn finish(
         &self,
         index: usize,
-        piece: &Piece,
+        piece: &TransferUnit,
         stored: Vec<u8>,
         note: &dyn Fn(usize, u32) -> io::Result<()>,
     ) -> Result<(), Problem> {

@@ -50,7 +50,7 @@ const SYSTEMD_DIRECTORY: &str = "/var/lib/systemd/coredump";
 /// Where the process ran, as the user says who imports its core. What is said counts more than what a
 /// bundle says of itself.
 #[derive(Clone, Debug, Default)]
-pub struct Place {
+pub struct StatedOrigin {
     /// Kubernetes namespace.
     pub namespace: Option<String>,
     /// Pod.
@@ -69,7 +69,7 @@ pub struct Place {
     pub image_labels: BTreeMap<String, String>,
 }
 
-impl Place {
+impl StatedOrigin {
     fn note(&self, manifest: &mut Manifest) {
         let said = [&self.namespace, &self.pod, &self.container, &self.node];
         if said.iter().any(|part| part.is_some()) {
@@ -145,7 +145,7 @@ pub enum ImportOutcome {
 pub struct Importer<'a> {
     settings: &'a Settings,
     store: &'a dyn Store,
-    place: &'a Place,
+    place: &'a StatedOrigin,
     observer: &'a dyn Observer,
     stored: StoredCores,
 }
@@ -156,7 +156,7 @@ impl<'a> Importer<'a> {
     pub fn new(
         settings: &'a Settings,
         store: &'a dyn Store,
-        place: &'a Place,
+        place: &'a StatedOrigin,
         observer: &'a dyn Observer,
     ) -> Self {
         Self {
@@ -359,7 +359,7 @@ fn pack(
     plain: impl Read,
     path: &Path,
     provenance: &Provenance,
-    place: &Place,
+    place: &StatedOrigin,
 ) -> Result<PathBuf> {
     let shown = terminal_line(&path.display().to_string());
     seal(spool, |entry, id| {
@@ -367,7 +367,10 @@ fn pack(
         let core = packed_core(entry, &shown)?;
         let mut manifest = manifest_of_core(&core, path, provenance);
         finish_manifest(&mut manifest, id, entry, provenance, place)?;
-        manifest.fingerprint = fingerprint(&core, path);
+        let backtrace = backtrace(&core, path);
+        manifest.fingerprint = backtrace.fingerprint.map(|made| made.to_string());
+        let original = backtrace.original_signal.as_ref();
+        manifest.original_signal = original.map(|original| SignalFacts::from(&original.signal));
         manifest.core = Some(CoreRecord {
             entry: EntryKind::Core(CoreEncoding::ZstdSeekable).bundle_name(&manifest.stem),
             expected: core.head().expected_len(),
@@ -382,7 +385,7 @@ fn without_core(
     spool: &Path,
     path: &Path,
     provenance: &Provenance,
-    place: &Place,
+    place: &StatedOrigin,
 ) -> Result<PathBuf> {
     seal(spool, |entry, id| {
         let mut manifest = empty_manifest(path, provenance);
@@ -420,7 +423,7 @@ fn finish_manifest(
     id: DumpId,
     entry: &mut EntryDir,
     provenance: &Provenance,
-    place: &Place,
+    place: &StatedOrigin,
 ) -> Result<()> {
     manifest.id = id;
     place.note(manifest);
@@ -448,8 +451,8 @@ fn journal_core(provenance: &Provenance, export: &Path) -> Option<PathBuf> {
         .find(|path| path.is_file() && path != export)
 }
 
-/// From the names of the crashing thread's frames, as far as this machine has the files.
-fn fingerprint(core: &CoreFile, path: &Path) -> Option<String> {
+/// Of the crashing thread, as far as this machine has the files.
+fn backtrace(core: &CoreFile, path: &Path) -> cdh_symbolize::Backtrace {
     let beside = path.parent().map(Path::to_owned);
     let search = super::ModuleSearch {
         beside,
@@ -461,17 +464,20 @@ fn fingerprint(core: &CoreFile, path: &Path) -> Option<String> {
         all_threads: false,
         max_frames: 64,
         knows_crashed: core.head().knows_crashed_thread(),
+        signal: core.head().signal(),
     };
     let arena = super::memory::section_arena();
     let threads = core.head().threads();
-    let backtrace = cdh_symbolize::backtrace(threads, core, &loaded, &arena, &options);
-    backtrace
-        .fingerprint
-        .map(|fingerprint| fingerprint.to_string())
+    cdh_symbolize::backtrace(threads, core, &loaded, &arena, &options)
 }
 
 /// A bundle of ours entry by entry; of IBM's, with the core in our encoding.
-fn repack(spool: &Path, bundle: &BundleReader, shown: &str, place: &Place) -> Result<PathBuf> {
+fn repack(
+    spool: &Path,
+    bundle: &BundleReader,
+    shown: &str,
+    place: &StatedOrigin,
+) -> Result<PathBuf> {
     let mut manifest = bundle.summary_manifest();
     place.note(&mut manifest);
     let mut entry = EntryDir::create(spool, manifest.id)?;

@@ -163,7 +163,7 @@ fn cycle_problems(imports: &Imports, allowed: &Allowed) -> Vec<String> {
     .collect()
 }
 
-/// Groups of at least two files of which each reaches the others.
+/// Groups of at least two files that all reach each other.
 fn cycles(imports: &Imports) -> Vec<Vec<&str>> {
     let mut next: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (from, to) in imports {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use cdh_bundle::Digests;
 use cdh_testkit::HttpProxy;
 
-use super::Place;
+use super::S3Bench;
 
 /// Dies with so many MiB of noise in its heap.
 const PROGRAM: &str = r#"
@@ -24,7 +24,7 @@ int main(int argc, char **argv) {
 "#;
 
 pub(super) fn run(mib: u64) -> Result<()> {
-    let mut place = Place::new()?;
+    let mut place = S3Bench::new()?;
     let source = place.path("big.c");
     fs::write(&source, PROGRAM)?;
     let mut cc = Command::new("cc");

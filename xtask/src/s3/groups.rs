@@ -8,7 +8,7 @@ use cdh_bundle::DumpId;
 use cdh_testkit::HttpProxy;
 
 use super::listing::{civil, put};
-use super::{Noise, Place};
+use super::{Noise, S3Bench};
 
 /// Days that the dumps are spread over.
 const DAYS: u64 = 100;
@@ -18,7 +18,7 @@ const OLD: u64 = 300;
 const NEW: &str = "feedbeef";
 
 pub(super) fn run(dumps: u64) -> Result<()> {
-    let place = Place::new()?;
+    let place = S3Bench::new()?;
     let now = std::time::SystemTime::now();
     let now = now.duration_since(std::time::UNIX_EPOCH)?.as_secs();
     let mut keys = String::new();
@@ -59,7 +59,7 @@ pub(super) fn run(dumps: u64) -> Result<()> {
     measure(&place, "a store with its index", new)
 }
 
-fn measure(place: &Place, what: &str, new: u64) -> Result<()> {
+fn measure(place: &S3Bench, what: &str, new: u64) -> Result<()> {
     let proxy = HttpProxy::counting(place.server.port());
     println!("{what}:");
     for words in [

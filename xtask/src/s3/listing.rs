@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use cdh_bundle::DumpId;
 use cdh_testkit::{ADMIN, HttpProxy};
 
-use super::{BOTO, Place};
+use super::{BOTO, S3Bench};
 use crate::python;
 
 /// Puts keys from standard input, several at a time.
@@ -25,7 +25,7 @@ with ThreadPoolExecutor(16) as pool:
 "#;
 
 /// Puts an object of one byte under each of these keys, one a line.
-pub(super) fn put(place: &Place, keys: &str) -> Result<()> {
+pub(super) fn put(place: &S3Bench, keys: &str) -> Result<()> {
     let boto = python::install("boto3", BOTO, &[])?;
     let list = place.path("keys");
     std::fs::write(&list, keys)?;
@@ -39,7 +39,7 @@ pub(super) fn put(place: &Place, keys: &str) -> Result<()> {
 }
 
 pub(super) fn run(dumps: u64) -> Result<()> {
-    let place = Place::new()?;
+    let place = S3Bench::new()?;
     let days = 100;
     let now = std::time::SystemTime::now();
     let today = now.duration_since(std::time::UNIX_EPOCH)?.as_secs();

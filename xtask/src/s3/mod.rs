@@ -63,13 +63,13 @@ pub(crate) fn bench(what: &str, words: &[String]) -> Result<()> {
 const BUCKET: &str = "crashes";
 
 /// A place with a server, and `cdh` with the keys to it.
-struct Place {
+struct S3Bench {
     directory: tempfile::TempDir,
     cdh: PathBuf,
     server: S3Server,
 }
 
-impl Place {
+impl S3Bench {
     /// With a fast `cdh`, as users have it.
     fn new() -> Result<Self> {
         let cdh = build::cdh_release()?;

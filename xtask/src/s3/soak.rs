@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 use cdh_bundle::{BundleWriter, Digests};
 use cdh_testkit::{ADMIN, Deed, HttpProxy};
 
-use super::{BOTO, Noise, Place, seal};
+use super::{BOTO, Noise, S3Bench, seal};
 use crate::options::Options;
 use crate::python;
 
@@ -50,7 +50,7 @@ pub(crate) fn soak(words: &[String]) -> Result<()> {
     };
     println!("{dumps} dumps, seed {seed}");
     let boto = python::install("boto3", BOTO, &[])?;
-    let mut place = Place::new()?;
+    let mut place = S3Bench::new()?;
     let spool = place.spool()?;
     let mut noise = Noise(seed);
     let faults = Mutex::new((Noise(seed ^ 0x5555), BTreeMap::<&str, u64>::new()));

@@ -9,13 +9,13 @@ use anyhow::{Context, Result, ensure};
 use cdh_bundle::BundleWriter;
 use cdh_testkit::ADMIN;
 
-use super::{AWSCLI, Noise, Place, seal};
+use super::{AWSCLI, Noise, S3Bench, seal};
 use crate::bench::median;
 use crate::python;
 
 /// What is sent, and by whom.
 struct Contest {
-    place: Place,
+    place: S3Bench,
     awscli: PathBuf,
     bundle: PathBuf,
     /// The same dump as the agent has it, outside its spool.
@@ -63,7 +63,7 @@ pub(super) fn run(gib: u64, runs: usize) -> Result<()> {
 impl Contest {
     fn prepare(gib: u64) -> Result<Self> {
         let awscli = python::install("awscli", AWSCLI, &[])?;
-        let place = Place::new()?;
+        let place = S3Bench::new()?;
         place.spool()?;
         let id = seal(place.directory.path(), &mut Noise(7), gib << 30)?;
         let (entry, bundle) = (place.path(&id.to_string()), place.path("bundle.zip"));

@@ -91,7 +91,7 @@ impl Finding {
 pub struct Examined<'a> {
     /// Where the agent lives on the node.
     pub paths: &'a AgentPaths,
-    /// `/`, or what stands for it in a test.
+    /// `/`, or its replacement in a test.
     pub root: &'a Path,
     /// Whether the configuration lets `cdh agent run` install by itself (`node.manage`).
     pub manages: bool,

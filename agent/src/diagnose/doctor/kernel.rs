@@ -220,7 +220,7 @@ pub(crate) fn selinux(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
     }
 }
 
-/// The last line of the audit log that tells of a denial for the handler.
+/// The last line of the audit log about a denial for the handler.
 fn denial(root: &Path) -> Option<String> {
     use std::io::{Seek, SeekFrom};
     let mut file = fs::File::open(root.join("var/log/audit/audit.log")).ok()?;

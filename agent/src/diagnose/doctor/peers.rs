@@ -10,7 +10,7 @@ use crate::node::at_boot::{AtBoot, at_boot as look_at_boot};
 use crate::paths::AgentPaths;
 use crate::workload::runtime_at;
 
-/// Whether the store takes, gives back and deletes an object.
+/// Whether an object in the store can be written, read and deleted.
 #[must_use]
 pub fn examine_store(store: &dyn Store) -> Finding {
     const CHECK: &str = "store";

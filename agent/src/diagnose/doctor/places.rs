@@ -173,7 +173,7 @@ pub(crate) fn room(paths: &AgentPaths) -> Finding {
     let floor = handler.floor.min(all / 20);
     let mebibytes = |bytes: u64| format!("{} MiB", bytes >> 20);
     let what = format!(
-        "{} free of {}, of which {} are never used",
+        "{} free of {}; {} are never used",
         mebibytes(free),
         mebibytes(all),
         mebibytes(floor)

@@ -1,8 +1,8 @@
 //! The copy of the core, from the memory or from the pipe, and how long the process has to wait for it.
 //!
 //! Invariants: the process is let go as soon as nothing of it is needed any more, and before anything
-//! is compressed that could be compressed later. A copy from memory that turns out not to be what
-//! the kernel would write is thrown away and made again from the pipe, as long as the pipe is there.
+//! is compressed that could be compressed later. A copy from memory that differs from what the kernel would
+//! write is discarded. It is made again from the pipe while the pipe exists.
 //! Memory is read by a child, which is given up when a read does not return; the pipe is read here, with
 //! patience that ends. Pages that only a file server has come from the pipe where the kernel gets them.
 
@@ -16,7 +16,9 @@ use cdh_elfcore::{CoreHead, FileSource};
 
 use super::memory_copy::{CopyReport, MemoryJob, MissingPages, pack};
 use super::state::{CORE, Capture};
-use crate::handler::copy::core_copy::{CopyOutcome, HASTY_LEVEL, LEVEL, copy_frames, copy_places};
+use crate::handler::copy::core_copy::{
+    CopyOutcome, HASTY_LEVEL, LEVEL, copy_at_offsets, copy_frames,
+};
 use crate::handler::copy::core_file::{CoreFile, FinishedFile};
 use crate::handler::copy::core_source::{CoreSource, PipeSource, Until};
 use crate::handler::copy::core_stream::{BRIEF_PATIENCE, CoreStream};
@@ -25,7 +27,7 @@ use crate::handler::copy::disk_guard::DiskGuard;
 use crate::handler::copy::plain_file::{PROGRESS, PlainFile};
 use crate::handler::copy::self_check::{Comparison, compare, plain};
 use crate::handler::copy::supervised::{self, SentError, Supervised, SupervisedError};
-use crate::handler::memory::held_memory::Held;
+use crate::handler::memory::held_memory::HeldMemory;
 use crate::handler::memory::importance::by_importance;
 use crate::handler::memory::layout::Layout;
 use crate::handler::memory::pin::MemoryPin;
@@ -33,7 +35,7 @@ use crate::handler::memory::process_memory::MemoryParts;
 use crate::handler::os::proc_status::kib;
 use crate::handler::process::death::{Death, DeathWatch};
 use crate::handler::process::handles::ProcessHandles;
-use crate::handler::process::memory_headroom::{Room, room_for};
+use crate::handler::process::memory_headroom::{MemoryHeadroom, headroom_for};
 use crate::handler::record::gap::{gap, io_error};
 use crate::handler::startup::log::readable_size;
 use crate::handler::startup::priority;
@@ -53,8 +55,8 @@ pub(crate) struct Hold {
     pub stream: Option<CoreStream>,
     /// The memory stays for as long as this is there.
     pub pin: Option<MemoryPin>,
-    /// Tells other handlers how much of the node's memory stays with this one.
-    pub held: Option<Held>,
+    /// Shows other handlers how much of the node's memory this one holds.
+    pub held: Option<HeldMemory>,
 }
 
 /// A core that can be read from memory, by a child.
@@ -116,7 +118,7 @@ pub(crate) struct Copied<'g> {
     pub encoding: CoreEncoding,
     /// How it went.
     pub outcome: CopyOutcome,
-    /// What befell the process while it was copied.
+    /// What happened to the process during the copy.
     pub death: Death,
 }
 
@@ -188,15 +190,15 @@ impl Capture<'_> {
             return false;
         }
         let id = self.entry.id().to_string();
-        let held = Held::note(&self.settings.spool, &id, direct.resident);
+        let held = HeldMemory::note(&self.settings.spool, &id, direct.resident);
         let (held, others) = held.map_or((None, 0), |(held, others)| (Some(held), others));
-        let room = room_for(direct.resident, others, Some(cgroup));
+        let room = headroom_for(direct.resident, others, Some(cgroup));
         let may = match room {
-            Room::Enough => true,
-            Room::Unknown => policy == Release::Early,
-            Room::Missing(_) => false,
+            MemoryHeadroom::Enough => true,
+            MemoryHeadroom::Unknown => policy == Release::Early,
+            MemoryHeadroom::Missing(_) => false,
         };
-        if let Room::Missing(bytes) = room {
+        if let MemoryHeadroom::Missing(bytes) = room {
             let bytes = readable_size(bytes);
             self.log.note(&format!(
                 "the process is held: {bytes} are missing for its memory and a new one's"
@@ -537,7 +539,7 @@ impl Capture<'_> {
             let (plain, core) = plain.zip(core).ok_or(io::ErrorKind::NotFound)?;
             let mut written = None;
             let copied = job.run(reporter, |source| {
-                let mut outcome = copy_places(source, &plain, workers);
+                let mut outcome = copy_at_offsets(source, &plain, workers);
                 if outcome.write_error.is_none() {
                     match plain.finish(outcome.plain) {
                         Ok(core) => written = Some((core, outcome.plain)),
@@ -813,8 +815,8 @@ impl Capture<'_> {
         }
     }
 
-    /// Ends a dump that the kernel does not end by itself, for it waits for a page of the process and takes
-    /// up one of the dumps that it makes at once (`core_pipe_limit`).
+    /// Ends a dump that the kernel does not end by itself, because it waits for a page of the process. It uses
+    /// one of the concurrent dumps (`core_pipe_limit`).
     fn end_dump(&mut self) {
         /// How long the process may take to end by itself.
         const ENDING: Duration = Duration::from_secs(1);

@@ -16,11 +16,11 @@ use crate::handler::copy::plain_file::{PlainCore, PlainSource};
 use crate::handler::copy::supervised::{Reporter, SentError};
 use crate::handler::memory::layout::Layout;
 use crate::handler::memory::memory_source::MemorySource;
-use crate::handler::memory::oom_snapshot::{Rescue, Watch, watched};
+use crate::handler::memory::oom_snapshot::{OomSnapshot, Watch, watched};
 use crate::handler::memory::process_memory::{MemoryParts, ProcessMemory};
 use crate::handler::memory::saved_memory::{Keeper, SavedMemory};
 use crate::handler::process::death::DeathWatch;
-use crate::handler::process::memory_headroom::own_room;
+use crate::handler::process::memory_headroom::own_headroom;
 
 /// What the child reads of the memory, and how.
 pub(crate) struct MemoryJob<'j> {
@@ -59,7 +59,7 @@ impl MemoryJob<'_> {
         let saved = SavedMemory::new(self.layout, &memory);
         let pieces = MemorySource::new(self.layout, &memory, &saved);
         let source = reporter.watch(&pieces);
-        let rescue = Rescue::new(&source, &own_room);
+        let rescue = OomSnapshot::new(&source, &own_headroom);
         let until = Until::new(&rescue, self.patience);
         let is_out_of_memory = || self.watch.is_some_and(DeathWatch::is_out_of_memory);
         let pinned = AtomicU64::new(0);
@@ -74,7 +74,7 @@ impl MemoryJob<'_> {
             let keeper = Keeper {
                 ids: watch.threads(),
                 exit,
-                room: &own_room,
+                room: &own_headroom,
                 position: &position,
                 threads: self.workers,
             };

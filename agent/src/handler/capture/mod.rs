@@ -1,11 +1,10 @@
 //! One capture, from the start of the handler to the sealed entry.
 //!
-//! The order is that of what dies first: handles, a hold on the memory, facts of `/proc` (a killed
-//! process loses them within milliseconds, and the memory that is held does not), head of the core,
-//! minicore, then the memory, then the verdict. Invariants: a step that fails becomes a gap, and the
-//! steps after it are still taken; only without a spool there is no dump. This process itself never
-//! reads memory or files of the one that crashed, and its waits are limited: whatever may block is done
-//! by children, which do not hold the kernel's pipe.
+//! What dies first is captured first: handles, the pin on the memory, facts of `/proc`, head of the core,
+//! minicore, memory, verdict. A killed process loses its facts of `/proc` within milliseconds; pinned memory
+//! remains. Invariants: a step that fails becomes a gap, and the next steps still run. Only without a spool
+//! there is no dump. This process never reads memory or files of the crashed process, and its waits are
+//! limited. Children do everything that may block, and do not hold the kernel's pipe.
 
 pub(crate) mod copying;
 pub(crate) mod facts_job;
@@ -70,7 +69,7 @@ pub fn capture(
     capture_prepared(arguments, settings, stream, prepared)
 }
 
-/// As [`capture`], of a process of which what dies first has been taken already.
+/// As [`capture`], for a process whose volatile facts were captured already.
 pub(crate) fn capture_prepared(
     arguments: &HandlerArguments,
     settings: &HandlerSettings,
@@ -342,7 +341,7 @@ impl Capture<'_> {
                 watch.after_release(copied.death.clone(), process)
             }
             _ => Death {
-                // Of a process that was gone before us, nothing else tells.
+                // If the process was gone before us, no other source has it.
                 exit_code: self.pidfd.as_ref().and_then(|pidfd| match expected_all {
                     true => death::exit_code_of(pidfd),
                     false => death::exit_code(pidfd, None),
@@ -372,7 +371,7 @@ impl Capture<'_> {
         self.seal()
     }
 
-    /// Through the socket the kernel tells neither the signal nor whom it hit: of the core, that is the
+    /// Through the socket the kernel passes neither the signal nor the thread: of the core, that is the
     /// first thread.
     fn find_thread(&mut self, head: &CoreHead) {
         if self.manifest.signal.number > 0 {
@@ -419,7 +418,7 @@ impl Capture<'_> {
                 self.manifest.modules = module_records(&head.modules(&NoMemory));
             }
         }
-        // From here on a power cut leaves a dump of which a backtrace can be had.
+        // From here on a power cut leaves a dump with a backtrace.
         self.note_gap_of("sync", |this| {
             this.entry
                 .write_identity(&this.manifest)

@@ -32,10 +32,10 @@ const SMALL: u64 = 2 << 20;
 const LEAST_DUMP: u64 = 256 << 10;
 /// Bytes that are written after the core: manifest, log, what is known of the container.
 const AFTER_CORE: u64 = 128 << 10;
-/// A core of which less than this can be kept is not begun.
+/// A core is not begun if less than this can be stored.
 const LEAST_CORE: u64 = 1 << 20;
 
-/// Makes an entry that says whose it is. Where the disk is full, older dumps make room.
+/// Creates an entry that names its owner. Where the disk is full, older dumps make room.
 pub(crate) fn begin_entry(
     settings: &HandlerSettings,
     manifest: &Manifest,
@@ -47,7 +47,7 @@ pub(crate) fn begin_entry(
         match noted.and_then(|_| entry.write_identity(manifest)) {
             Ok(()) => Ok(entry),
             Err(error) => {
-                // Nothing could be told of it: no dump is better than one of nothing.
+                // It would have no identity: no dump is better than an empty one.
                 entry.discard();
                 Err(error)
             }
@@ -93,7 +93,7 @@ pub(crate) fn reason_of(error: &SpoolError) -> DropReason {
     }
 }
 
-/// The end of a crash of which there shall be no dump.
+/// The end of a crash that becomes no dump.
 pub(crate) fn nothing(
     settings: &HandlerSettings,
     manifest: &Manifest,
@@ -121,7 +121,7 @@ pub(crate) fn nothing(
     }
 }
 
-/// Tells of an entry that could not be sealed.
+/// Records an entry that could not be sealed.
 pub(crate) struct LostEntry<'s> {
     record: LedgerRecord,
     settings: &'s HandlerSettings,
@@ -148,14 +148,15 @@ impl<'s> LostEntry<'s> {
     }
 }
 
-/// The handler's greatest use of memory so far, as the kernel tells it.
+/// The handler's peak memory, as the kernel reports it.
 fn peak_memory() -> Option<String> {
     let status = std::fs::read("/proc/self/status").ok()?;
     let peak = crate::handler::os::proc_status::status_field(&status, "VmHWM")?;
     Some(RawText::from(peak).to_string())
 }
 
-/// Whether the next core of the kind may become whole: this one was cut by somebody, or there was no
+/// Whether the next core of the kind may become whole: this one was truncated by another process, or there was
+/// no
 /// room. Limits of our own cut the next one as well.
 fn is_bad_luck(verdict: &Verdict) -> bool {
     match verdict {

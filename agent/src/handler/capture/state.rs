@@ -27,7 +27,7 @@ use crate::spool::PartialEntry;
 /// How the core is stored.
 pub(crate) const CORE: EntryKind = EntryKind::Core(CoreEncoding::ZstdSeekable);
 
-/// What became of a crash.
+/// The outcome of a crash.
 #[derive(Debug)]
 pub struct Captured {
     /// The sealed entry; `None` where the policy wants none.

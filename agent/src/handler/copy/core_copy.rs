@@ -20,7 +20,7 @@ use std::thread;
 use cdh_bundle::SEEKABLE_FRAME;
 use zstd::zstd_safe::CParameter;
 
-use super::core_source::{CoreSource, Piece, SourceFailure};
+use super::core_source::{CoreSource, FrameSpan, SourceFailure};
 use super::direct_io::AlignedBuffer;
 
 /// zstd level where nothing else is said.
@@ -28,12 +28,12 @@ pub(crate) const LEVEL: i32 = 1;
 /// zstd level for a large process that waits. At -8 the search moves in the steps in which the words of a
 /// heap lie: a heap takes a seventh less time than at -3.
 pub(crate) const HASTY_LEVEL: i32 = -8;
-/// zstd level of what is compressed while nobody waits.
+/// zstd level for compression while no process waits.
 pub(crate) const LATER_LEVEL: i32 = 3;
 
 /// Takes the frames of a core, in order.
 pub(crate) trait FrameSink: Send {
-    /// Appends one compressed frame that stands for `plain` bytes: all of it, or nothing.
+    /// Appends one compressed frame of `plain` bytes: all of it, or nothing.
     ///
     /// # Errors
     /// When it cannot be stored; the frames before it are.
@@ -41,12 +41,12 @@ pub(crate) trait FrameSink: Send {
 }
 
 /// Takes the pieces of a core at their places, from several threads.
-pub(crate) trait PlaceSink: Sync {
+pub(crate) trait OffsetSink: Sync {
     /// Stores a piece that is not all zero.
     ///
     /// # Errors
     /// When it cannot be stored.
-    fn store(&self, piece: Piece, bytes: &[u8]) -> io::Result<()>;
+    fn store(&self, piece: FrameSpan, bytes: &[u8]) -> io::Result<()>;
 
     /// All pieces before this one are stored.
     fn reached(&self, number: u64, plain: u64);
@@ -83,9 +83,9 @@ pub(crate) fn copy_frames(
 }
 
 /// Copies the core from `source` to its places in `sink`.
-pub(crate) fn copy_places(
+pub(crate) fn copy_at_offsets(
     source: &dyn CoreSource,
-    sink: &dyn PlaceSink,
+    sink: &dyn OffsetSink,
     workers: usize,
 ) -> CopyOutcome {
     let progress = Progress::default();
@@ -222,8 +222,8 @@ impl<'s> Queue<'s> {
     }
 
     /// Stores the frame when its turn has come, and those that waited for it. The worker that holds
-    /// the next frame never waits, so somebody always goes on.
-    fn put(&self, piece: Piece, frame: Vec<u8>) {
+    /// the next frame never waits, so one worker always continues.
+    fn put(&self, piece: FrameSpan, frame: Vec<u8>) {
         let mut state = self.lock();
         while piece.number != state.next
             && piece.number < state.end
@@ -307,7 +307,7 @@ impl Progress {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn done(&self, piece: Piece, sink: &dyn PlaceSink) {
+    fn done(&self, piece: FrameSpan, sink: &dyn OffsetSink) {
         let mut state = self.lock();
         state.ahead.insert(piece.number, piece.length);
         let before = state.next;
@@ -402,7 +402,7 @@ mod tests {
     }
 
     impl CoreSource for Pieces {
-        fn next(&self, buffer: &mut [u8]) -> Result<Option<Piece>, SourceFailure> {
+        fn next(&self, buffer: &mut [u8]) -> Result<Option<FrameSpan>, SourceFailure> {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(piece) = self.pieces.get(number as usize) else {
                 let error = io::ErrorKind::BrokenPipe.into();
@@ -418,7 +418,7 @@ mod tests {
             if number.is_multiple_of(3) {
                 thread::yield_now();
             }
-            Ok(Some(Piece {
+            Ok(Some(FrameSpan {
                 number,
                 offset: number * SEEKABLE_FRAME as u64,
                 length: piece.len(),
@@ -485,8 +485,8 @@ mod tests {
         reached: AtomicU64,
     }
 
-    impl PlaceSink for Places {
-        fn store(&self, piece: Piece, bytes: &[u8]) -> io::Result<()> {
+    impl OffsetSink for Places {
+        fn store(&self, piece: FrameSpan, bytes: &[u8]) -> io::Result<()> {
             if self.fails_at == Some(piece.number) {
                 return Err(io::ErrorKind::StorageFull.into());
             }
@@ -511,7 +511,7 @@ mod tests {
                 fails_at,
                 reached: AtomicU64::new(0),
             };
-            let outcome = copy_places(&Pieces::new(all.clone()), &sink, workers);
+            let outcome = copy_at_offsets(&Pieces::new(all.clone()), &sink, workers);
             let whole = fails_at.unwrap_or(10) * SEEKABLE_FRAME as u64;
             assert_eq!(outcome.plain, whole);
             assert!(sink.reached.load(Ordering::Relaxed) <= whole);

@@ -20,7 +20,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 
 use super::core_copy::FrameSink;
-use super::direct_io::{AlignedBuffer, BLOCK, PastCacheReader, Writing, open_again};
+use super::direct_io::{AlignedBuffer, BLOCK, DirectReader, Writing, open_again};
 use super::disk_guard::DiskGuard;
 
 /// Bytes that are written past the page cache at once.
@@ -54,7 +54,7 @@ impl WholeWrites {
         };
         let (bytes, at) = staged.waiting();
         self.file.write_all_at(bytes, at)?;
-        // Gives back what was reserved beyond it.
+        // Frees the reservation beyond it.
         self.file.set_len(self.length)?;
         self.file.seek(SeekFrom::Start(self.length))?;
         self.staged = None;
@@ -97,7 +97,7 @@ struct Staged {
     filled: usize,
     /// Place of the buffer in the file.
     at: u64,
-    /// End of the room in the file that nobody can take any more.
+    /// End of the reserved room in the file.
     reserved: u64,
     written: u64,
     spent: Duration,
@@ -106,7 +106,7 @@ struct Staged {
 }
 
 impl Staged {
-    /// Behind `length` bytes of a file. What stands in its last block is written once more.
+    /// Behind `length` bytes of a file. The content of its last block is written once more.
     fn new(file: &File, length: u64, slowest: u64) -> io::Result<Self> {
         let behind = (length % BLOCK as u64) as usize;
         let at = length - behind as u64;
@@ -155,7 +155,7 @@ impl Staged {
         Ok(())
     }
 
-    /// Writes the whole blocks of the first `filled` bytes; what stands behind them waits.
+    /// Writes the whole blocks of the first `filled` bytes; what follows them waits.
     fn write(&mut self, filled: usize) -> io::Result<()> {
         let whole = filled / BLOCK * BLOCK;
         let begun = Instant::now();
@@ -246,7 +246,7 @@ impl<'g> CoreFile<'g> {
         let (out, stats) = self.frames.finish()?;
         out.file.sync_all()?;
         let digests = match self.past_cache {
-            true => PastCacheReader::new(&out.file).and_then(Digests::of_reader),
+            true => DirectReader::new(&out.file).and_then(Digests::of_reader),
             false => Err(io::ErrorKind::Unsupported.into()),
         };
         Ok(FinishedFile {
@@ -273,8 +273,8 @@ mod tests {
     use super::*;
     use crate::handler::startup::settings::HandlerSettings;
 
-    /// Writes a head and noise in frames; the file, what it stands for, and what `finish` said, or nothing
-    /// where the handler dies before.
+    /// Writes a head and noise in frames. Returns the file, its plain content, and the result of `finish`
+    /// unless the handler dies before.
     fn written(writing: Writing, dies: bool) -> (File, Vec<u8>, Option<FinishedFile>) {
         let directory = tempfile::tempdir().unwrap();
         let mut options = File::options();
@@ -340,7 +340,7 @@ mod tests {
         assert!(ours == bytes);
         let digests = finished.digests;
         assert!(digests.is_none_or(|found| found == Digests::of(&bytes)));
-        // What was reserved beyond the end is given back.
+        // What was reserved beyond the end is freed.
         assert!(metadata.blocks() * 512 < metadata.len() + (1 << 20));
         assert!(read_back(file) == plain);
     }

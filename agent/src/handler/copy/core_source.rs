@@ -13,7 +13,7 @@ use super::core_stream::CoreStream;
 
 /// One piece of a core: what lies between two multiples of [`SEEKABLE_FRAME`] in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
+pub(crate) struct FrameSpan {
     /// Its number, from 0.
     pub number: u64,
     /// Where it begins in the core.
@@ -35,11 +35,11 @@ pub(crate) struct SourceFailure {
 
 /// Yields a core piece by piece.
 pub(crate) trait CoreSource: Sync {
-    /// Fills the buffer with a piece that nobody had yet; `None` after the last.
+    /// Fills the buffer with the next piece; `None` after the last.
     ///
     /// # Errors
     /// When the source fails; the pieces before the failed one remain valid.
-    fn next(&self, buffer: &mut [u8]) -> Result<Option<Piece>, SourceFailure>;
+    fn next(&self, buffer: &mut [u8]) -> Result<Option<FrameSpan>, SourceFailure>;
 }
 
 /// A source that gives nothing more after its time.
@@ -61,7 +61,7 @@ impl<'s> Until<'s> {
 }
 
 impl CoreSource for Until<'_> {
-    fn next(&self, buffer: &mut [u8]) -> Result<Option<Piece>, SourceFailure> {
+    fn next(&self, buffer: &mut [u8]) -> Result<Option<FrameSpan>, SourceFailure> {
         match self.source.next(buffer)? {
             Some(piece) if self.end.is_some_and(|end| Instant::now() > end) => Err(SourceFailure {
                 number: piece.number,
@@ -90,7 +90,7 @@ struct Stream {
 }
 
 impl PipeSource {
-    /// Takes over the stream, of which `position` bytes have been read.
+    /// Takes over the stream after `position` bytes of it have been read.
     #[must_use]
     pub(crate) fn new(file: CoreStream, position: u64) -> Self {
         let stream = Mutex::new(Stream {
@@ -102,7 +102,7 @@ impl PipeSource {
         Self { stream }
     }
 
-    /// The stream, from where it stands.
+    /// The stream, at its current position.
     #[must_use]
     pub(crate) fn into_stream(self) -> CoreStream {
         let stream = self.stream.into_inner();
@@ -111,7 +111,7 @@ impl PipeSource {
 }
 
 impl CoreSource for PipeSource {
-    fn next(&self, buffer: &mut [u8]) -> Result<Option<Piece>, SourceFailure> {
+    fn next(&self, buffer: &mut [u8]) -> Result<Option<FrameSpan>, SourceFailure> {
         let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
         if stream.ended {
             return Ok(None);
@@ -140,8 +140,8 @@ impl CoreSource for PipeSource {
     }
 }
 
-fn piece(number: u64, offset: u64, buffer: &[u8], length: usize) -> Piece {
-    Piece {
+fn piece(number: u64, offset: u64, buffer: &[u8], length: usize) -> FrameSpan {
+    FrameSpan {
         number,
         offset,
         length,

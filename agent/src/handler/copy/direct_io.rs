@@ -102,7 +102,7 @@ impl AlignedBuffer {
 /// Reads a file from its beginning. What was written past the page cache is not in it, and bringing it
 /// there to read it once costs more than the reading.
 #[derive(Debug)]
-pub(crate) struct PastCacheReader {
+pub(crate) struct DirectReader {
     file: File,
     buffer: AlignedBuffer,
     /// What of the buffer is still to be given.
@@ -111,8 +111,8 @@ pub(crate) struct PastCacheReader {
     ended: bool,
 }
 
-impl PastCacheReader {
-    /// Over a file that nobody writes any more.
+impl DirectReader {
+    /// Over a file that is no longer written.
     ///
     /// # Errors
     /// Where the file system cannot.
@@ -127,7 +127,7 @@ impl PastCacheReader {
     }
 }
 
-impl Read for PastCacheReader {
+impl Read for DirectReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.left.is_empty() && !self.ended {
             let count = self.file.read_at(self.buffer.bytes(), self.at)?;
@@ -163,7 +163,7 @@ mod tests {
             let file = File::options().read(true).write(true).open(path).unwrap();
             file.sync_all().unwrap();
             // Not every file system can.
-            let Ok(reader) = PastCacheReader::new(&file) else {
+            let Ok(reader) = DirectReader::new(&file) else {
                 return;
             };
             assert_eq!(Digests::of_reader(reader).unwrap(), Digests::of(&bytes));

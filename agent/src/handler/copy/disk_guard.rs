@@ -56,7 +56,7 @@ impl DiskGuard {
         self.quota.store(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes that may still be written now; `u64::MAX` where the file system does not tell.
+    /// Bytes that may still be written now; `u64::MAX` if the file system does not report it.
     #[must_use]
     pub(crate) fn room(&self) -> u64 {
         let quota = self.quota.load(Ordering::Relaxed);

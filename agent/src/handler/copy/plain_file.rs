@@ -2,8 +2,7 @@
 //!
 //! A disk that is slower than compressing is left to the compressor.
 //!
-//! Invariant: `core.progress` beside it never says more than what stands in the file without a hole
-//! that should not be one; salvage relies on it.
+//! Invariant: `core.progress` beside it never counts bytes that are not in the file yet; salvage relies on it.
 
 use std::fs::File;
 use std::io;
@@ -15,13 +14,13 @@ use std::time::Instant;
 
 use cdh_bundle::SEEKABLE_FRAME;
 
-use super::core_copy::PlaceSink;
-use super::core_source::{CoreSource, Piece, SourceFailure, is_zero, to_next_boundary};
+use super::core_copy::OffsetSink;
+use super::core_source::{CoreSource, FrameSpan, SourceFailure, is_zero, to_next_boundary};
 use super::direct_io::{BLOCK, Writing, open_again};
 use super::disk_guard::DiskGuard;
 use crate::handler::startup::log::readable_size;
 
-/// Name of the file that tells how much of the core is there.
+/// Name of the file with the number of bytes of the core that are stored.
 pub(crate) const PROGRESS: &str = "core.progress";
 /// Pieces between two notes of the progress.
 const NOTED: u64 = 16;
@@ -166,8 +165,8 @@ impl<'g> PlainFile<'g> {
     }
 }
 
-impl PlaceSink for PlainFile<'_> {
-    fn store(&self, piece: Piece, bytes: &[u8]) -> io::Result<()> {
+impl OffsetSink for PlainFile<'_> {
+    fn store(&self, piece: FrameSpan, bytes: &[u8]) -> io::Result<()> {
         // The first block may be short: pieces need not begin at a block.
         let first = (BLOCK - (piece.offset % BLOCK as u64) as usize).min(bytes.len());
         let (head, rest) = bytes.split_at_checked(first).unwrap_or((bytes, &[]));
@@ -226,7 +225,7 @@ impl PlainCore {
     }
 }
 
-/// What stands behind the head of a finished sparse core, to be compressed.
+/// What follows the head of a finished sparse core, to be compressed.
 pub(crate) struct PlainSource<'f> {
     core: &'f PlainCore,
     next: AtomicU64,
@@ -244,7 +243,7 @@ impl<'f> PlainSource<'f> {
 }
 
 impl CoreSource for PlainSource<'_> {
-    fn next(&self, buffer: &mut [u8]) -> Result<Option<Piece>, SourceFailure> {
+    fn next(&self, buffer: &mut [u8]) -> Result<Option<FrameSpan>, SourceFailure> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let frame = SEEKABLE_FRAME as u64;
         let PlainCore { start, end, .. } = *self.core;
@@ -260,7 +259,7 @@ impl CoreSource for PlainSource<'_> {
         self.core
             .read(buffer, offset)
             .map_err(|error| SourceFailure { number, error })?;
-        Ok(Some(Piece {
+        Ok(Some(FrameSpan {
             number,
             offset,
             length,
@@ -273,7 +272,7 @@ impl CoreSource for PlainSource<'_> {
 mod tests {
     use std::os::unix::fs::MetadataExt;
 
-    use super::super::core_copy::copy_places;
+    use super::super::core_copy::copy_at_offsets;
     use super::super::direct_io::AlignedBuffer;
     use super::*;
     use crate::handler::startup::settings::HandlerSettings;
@@ -324,7 +323,7 @@ mod tests {
             let (file, progress) = (create(&name), create(&noted));
             let plain = PlainFile::begin(file, progress, &core[..700], &guard, writing).unwrap();
             let source = PlainSource::new(&original);
-            let outcome = copy_places(&source, &plain, 2);
+            let outcome = copy_at_offsets(&source, &plain, 2);
             assert_eq!(outcome.plain, core.len() as u64 - 700);
             let written = plain.finish(outcome.plain).unwrap();
             let progress = std::fs::read_to_string(directory.path().join(noted)).unwrap();

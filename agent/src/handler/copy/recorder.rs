@@ -23,7 +23,7 @@ impl<R: Read> Recorder<R> {
         &self.bytes
     }
 
-    /// The stream from where it stands, and everything that was read before.
+    /// The stream at its current position, and everything that was read before.
     pub(crate) fn into_parts(self) -> (R, Vec<u8>) {
         (self.stream, self.bytes)
     }

@@ -8,7 +8,7 @@ use super::core_source::fill;
 /// Bytes compared at once.
 const CHUNK: usize = 256 << 10;
 
-/// What became of a comparison.
+/// The result of a comparison.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Comparison {
     /// So many bytes are the same.
@@ -17,7 +17,7 @@ pub(crate) enum Comparison {
     DiffersAt(u64),
 }
 
-/// Compares what stands behind the first `position` bytes of `stored` with the rest of `stream`.
+/// Compares what follows the first `position` bytes of `stored` with the rest of `stream`.
 ///
 /// # Errors
 /// When one of them cannot be read.

@@ -1,9 +1,8 @@
 //! Lets only so many handlers copy at once, so that a storm of crashes queues rather than swamps.
 //!
 //! A slot is an empty file that a handler holds locked (`flock`); the kernel gives it back when the
-//! handler ends, however it ends. Whoever waits already has the memory pinned and its backtrace on
-//! disk, and goes on without a slot when waiting takes too long or the memory is about to go: nothing is
-//! lost to it.
+//! handler ends, however it ends. A handler that waits already has the memory pinned and its backtrace on disk.
+//! If waiting takes too long, or the memory is about to be freed, it continues without a slot.
 
 use std::fs::File;
 use std::path::Path;

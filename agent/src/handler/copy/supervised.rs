@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::core_source::{CoreSource, Piece, SourceFailure};
+use super::core_source::{CoreSource, FrameSpan, SourceFailure};
 use super::core_stream::BRIEF;
 use super::slots::SlotRelease;
 use crate::handler::os::isolated::{Child, fork_child};
@@ -230,7 +230,7 @@ pub(crate) struct WatchedSource<'s> {
 }
 
 impl CoreSource for WatchedSource<'_> {
-    fn next(&self, buffer: &mut [u8]) -> Result<Option<Piece>, SourceFailure> {
+    fn next(&self, buffer: &mut [u8]) -> Result<Option<FrameSpan>, SourceFailure> {
         let [begun, ended] = self.counters.pair();
         begun.fetch_add(1, Ordering::Relaxed);
         let piece = self.source.next(buffer);
@@ -247,7 +247,7 @@ pub(crate) struct SentError {
     text: String,
 }
 
-/// Kinds that say what became of a core.
+/// Kinds that describe the outcome of a core.
 const SENT_KINDS: [io::ErrorKind; 7] = [
     io::ErrorKind::TimedOut,
     io::ErrorKind::NotFound,
@@ -287,7 +287,7 @@ mod tests {
     struct Slow(Duration);
 
     impl CoreSource for Slow {
-        fn next(&self, _buffer: &mut [u8]) -> Result<Option<Piece>, SourceFailure> {
+        fn next(&self, _buffer: &mut [u8]) -> Result<Option<FrameSpan>, SourceFailure> {
             std::thread::sleep(self.0);
             Ok(None)
         }

@@ -22,18 +22,18 @@ const NOTES: usize = 4096;
 
 /// A note of how much is held; taken back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct HeldMemory {
     path: PathBuf,
     _lock: File,
 }
 
-impl Held {
+impl HeldMemory {
     /// Notes that the handler of dump `id` holds so many bytes; with it comes what all others hold.
     /// `None` where that cannot be noted.
     pub(crate) fn note(spool: &Path, id: &str, bytes: u64) -> Option<(Self, u64)> {
         let directory = spool.join(DIRECTORY);
         let _private = PrivateDirectory::make(&directory).ok()?;
-        // Under its name only when it is locked, or somebody might take its handler for dead.
+        // Under its name only when it is locked, or another handler might consider this one dead.
         let (draft, path) = (directory.join(format!(".{id}")), directory.join(id));
         let mut file = open(&draft, true)?;
         let written = flock(&file, FlockOperation::NonBlockingLockExclusive)
@@ -57,7 +57,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldMemory {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn what_others_hold_counts_until_they_end_however_they_end() {
         let spool = tempfile::tempdir().unwrap();
-        let note = |id: &str, bytes| Held::note(spool.path(), id, bytes).unwrap();
+        let note = |id: &str, bytes| HeldMemory::note(spool.path(), id, bytes).unwrap();
         let (first, others) = note("a", 100);
         assert_eq!(others, 0);
         let (second, others) = note("b", 30);
@@ -110,6 +110,6 @@ mod tests {
 
     #[test]
     fn without_a_spool_nothing_is_noted() {
-        assert!(Held::note(Path::new("/nonexistent/spool"), "a", 1).is_none());
+        assert!(HeldMemory::note(Path::new("/nonexistent/spool"), "a", 1).is_none());
     }
 }

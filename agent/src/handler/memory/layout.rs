@@ -1,4 +1,4 @@
-//! Which byte of a core stands for which byte of memory.
+//! Which byte of a core holds which byte of memory.
 //!
 //! ```text
 //! head | padding | segment | segment | … | section header, only for PN_XNUM
@@ -51,7 +51,7 @@ impl Layout {
     /// Of the core that begins with `head`.
     ///
     /// # Errors
-    /// In words, why only the stream tells what stands behind it.
+    /// In words, why only the stream shows what follows it.
     pub(crate) fn of(head: &CoreHead) -> Result<Self, String> {
         if let Some(kind) = head.other_contents() {
             return Err(format!("it has program headers of type {kind:#x}"));
@@ -83,11 +83,11 @@ impl Layout {
             Some(0) => Vec::new(),
             Some(SECTION_HEADER) => head
                 .extended_section_header()
-                .ok_or("something stands behind its segments")?
+                .ok_or("something follows its segments")?
                 .to_vec(),
             // No segment holds anything: the core ends with its head.
             _ if extents.is_empty() && end == start => Vec::new(),
-            _ => return Err("something stands behind its segments".to_owned()),
+            _ => return Err("something follows its segments".to_owned()),
         };
         Ok(Self {
             start,
@@ -97,7 +97,7 @@ impl Layout {
         })
     }
 
-    /// Of a core whose memory stands in another order.
+    /// Of a core with its memory in another order.
     #[must_use]
     pub(crate) fn of_rearranged(head: &RearrangedHead) -> Self {
         let extent = |part: &CorePart| Extent {

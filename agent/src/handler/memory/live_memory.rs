@@ -1,6 +1,6 @@
 //! The dying process's memory, read through `/proc/<P>/task/<I>/mem`, and a record of what was read.
 //!
-//! Every page that anybody reads is kept: together they are the minicore's memory, so that gdb
+//! Every page that is read is kept: together they are the minicore's memory, so that gdb
 //! later finds what the unwinder found. Invariants: a page that the kernel does not put into the
 //! core (`MADV_DONTDUMP`, `coredump_filter`) is never read, unless it belongs to a mapped file; a page
 //! that may have to come from a file server is read only if it is at hand; the record never grows
@@ -117,8 +117,8 @@ impl<'m> LiveMemory<'m> {
             .collect()
     }
 
-    /// Whether a page of what is dumped is a foreign file's and not at hand: only the kernel can get it,
-    /// or nobody.
+    /// Whether a page of what is dumped is a foreign file's and not at hand: only the kernel can get it, or no
+    /// process.
     #[must_use]
     pub(crate) fn lacks_foreign_pages(&self, head: &CoreHead) -> bool {
         let Some(maps) = self.maps else {

@@ -10,7 +10,7 @@ use cdh_bundle::SEEKABLE_FRAME;
 use super::layout::Layout;
 use super::process_memory::{ProcessMemory, Target};
 use super::saved_memory::SavedMemory;
-use crate::handler::copy::core_source::{CoreSource, Piece, SourceFailure};
+use crate::handler::copy::core_source::{CoreSource, FrameSpan, SourceFailure};
 
 /// Deals out the pieces of a core that is read from memory.
 pub(crate) struct MemorySource<'m> {
@@ -100,7 +100,7 @@ impl<'m> MemorySource<'m> {
 }
 
 impl CoreSource for MemorySource<'_> {
-    fn next(&self, buffer: &mut [u8]) -> Result<Option<Piece>, SourceFailure> {
+    fn next(&self, buffer: &mut [u8]) -> Result<Option<FrameSpan>, SourceFailure> {
         let number = {
             let mut dealt = self.dealt();
             let number = dealt.next;
@@ -117,7 +117,7 @@ impl CoreSource for MemorySource<'_> {
             .read(&part, buffer)
             .map_err(|error| SourceFailure { number, error })?;
         self.dealt().in_flight.remove(&number);
-        Ok(Some(Piece {
+        Ok(Some(FrameSpan {
             number,
             offset: part.start,
             length,

@@ -1,11 +1,11 @@
 //! What is left of a memory that the kernel is about to take away, read into memory of our own first.
 //!
-//! Two seconds after the OOM killer chose a process, the OOM reaper takes its memory apart, whoever holds it
+//! Two seconds after the OOM killer chose a process, the OOM reaper frees its memory, also if it is held
 //! (`OOM_REAPER_DELAY` in the kernel's `mm/oom_kill.c`). A disk may need longer for what is left by then. The
 //! node has room for it as a rule: it is a container that is short of memory, and not the one we are in.
 //!
 //! Invariants: pieces are given on in the order of the core, so that no frame waits for one that is kept; no
-//! more is kept than node and cgroup have room for, and nothing as long as nobody is killed.
+//! more is kept than node and cgroup have room for, and nothing as long as no process is killed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,7 +17,7 @@ use cdh_bundle::SEEKABLE_FRAME;
 use memmap2::{Advice, MmapMut};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::handler::copy::core_source::{CoreSource, Piece, SourceFailure};
+use crate::handler::copy::core_source::{CoreSource, FrameSpan, SourceFailure};
 use crate::handler::startup::priority;
 
 /// Bytes that may be taken before room is asked for again.
@@ -31,7 +31,7 @@ const PAUSE: Timespec = Timespec {
 };
 
 /// A source that can be read ahead of its reader.
-pub(crate) struct Rescue<'s> {
+pub(crate) struct OomSnapshot<'s> {
     source: &'s dyn CoreSource,
     room: &'s (dyn Fn() -> u64 + Sync),
     state: Mutex<State>,
@@ -44,7 +44,7 @@ struct State {
     on: bool,
     /// Threads that read them.
     reading: usize,
-    kept: BTreeMap<u64, (Piece, Option<Part>)>,
+    kept: BTreeMap<u64, (FrameSpan, Option<BlockSlice>)>,
     failure: Option<SourceFailure>,
     /// Bytes that may be taken.
     budget: u64,
@@ -52,13 +52,13 @@ struct State {
     saved: u64,
 }
 
-/// Where a piece stands in a block.
-type Part = (Arc<MmapMut>, usize);
+/// Where the bytes of a frame are in a block.
+type BlockSlice = (Arc<MmapMut>, usize);
 
 /// A block that was read: its pieces, those that are not zero with their places.
-struct Taken {
+struct ReadBlock {
     block: MmapMut,
-    pieces: Vec<(Piece, Option<usize>)>,
+    pieces: Vec<(FrameSpan, Option<usize>)>,
     end: End,
 }
 
@@ -69,8 +69,8 @@ enum End {
     SourceFailed(SourceFailure),
 }
 
-impl<'s> Rescue<'s> {
-    /// Of what `source` gives. `room` tells how many bytes more may be taken.
+impl<'s> OomSnapshot<'s> {
+    /// Of what `source` gives. `room` returns how many more bytes may be allocated.
     #[must_use]
     pub(crate) fn new(source: &'s dyn CoreSource, room: &'s (dyn Fn() -> u64 + Sync)) -> Self {
         Self {
@@ -141,7 +141,7 @@ impl<'s> Rescue<'s> {
     }
 
     /// Reads as many pieces as go into one block.
-    fn take_block(&self) -> io::Result<Taken> {
+    fn take_block(&self) -> io::Result<ReadBlock> {
         let mut block = MmapMut::map_anon(BLOCK)?;
         // Small pages cost as much as the reading. Without, it only takes longer.
         let _ = block.advise(Advice::HugePage);
@@ -166,7 +166,7 @@ impl<'s> Rescue<'s> {
                 }
             }
         }
-        Ok(Taken { block, pieces, end })
+        Ok(ReadBlock { block, pieces, end })
     }
 
     /// Bytes of the core that were kept.
@@ -192,7 +192,7 @@ impl State {
         self.on
     }
 
-    fn keep(&mut self, taken: Taken) {
+    fn keep(&mut self, taken: ReadBlock) {
         let block = Arc::new(taken.block);
         for (piece, index) in taken.pieces {
             let part = index.map(|index| (Arc::clone(&block), index));
@@ -218,8 +218,8 @@ impl State {
     }
 }
 
-impl CoreSource for Rescue<'_> {
-    fn next(&self, buffer: &mut [u8]) -> Result<Option<Piece>, SourceFailure> {
+impl CoreSource for OomSnapshot<'_> {
+    fn next(&self, buffer: &mut [u8]) -> Result<Option<FrameSpan>, SourceFailure> {
         let mut state = self.lock();
         if state.on {
             drop(state);
@@ -233,7 +233,7 @@ impl CoreSource for Rescue<'_> {
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        // Nothing counts behind a piece that is missing, and nobody would take the frames of it.
+        // Nothing counts behind a missing piece, and its frames would not be read.
         let first = state
             .kept
             .first_key_value()
@@ -278,7 +278,7 @@ pub(crate) struct Watch<'w> {
 
 /// Does `work`, which reads from `rescue`, while the process is watched.
 pub(crate) fn watched<T>(
-    rescue: &Rescue<'_>,
+    rescue: &OomSnapshot<'_>,
     watch: Option<&Watch<'_>>,
     work: impl FnOnce() -> T,
 ) -> T {
@@ -313,7 +313,7 @@ mod tests {
     }
 
     impl CoreSource for Numbers {
-        fn next(&self, buffer: &mut [u8]) -> Result<Option<Piece>, SourceFailure> {
+        fn next(&self, buffer: &mut [u8]) -> Result<Option<FrameSpan>, SourceFailure> {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             if number == self.fails_at {
                 let error = io::ErrorKind::OutOfMemory.into();
@@ -325,7 +325,7 @@ mod tests {
             let byte = byte_of(number);
             buffer.fill(if byte == 0 { 7 } else { byte });
             thread::sleep(std::time::Duration::from_micros(100 * (number % 4)));
-            Ok(Some(Piece {
+            Ok(Some(FrameSpan {
                 number,
                 offset: number * SEEKABLE_FRAME as u64,
                 length: SEEKABLE_FRAME,
@@ -344,7 +344,7 @@ mod tests {
     /// The first byte of each frame. Begins the rescue at the second one.
     struct Firsts<'r> {
         found: Vec<u8>,
-        rescue: &'r Rescue<'r>,
+        rescue: &'r OomSnapshot<'r>,
     }
 
     impl FrameSink for Firsts<'_> {
@@ -371,7 +371,7 @@ mod tests {
             *left -= given;
             given
         };
-        let rescue = Rescue::new(&source, &room);
+        let rescue = OomSnapshot::new(&source, &room);
         let mut sink = Firsts {
             found: Vec::new(),
             rescue: &rescue,
@@ -417,7 +417,7 @@ mod tests {
     struct Niceness(Mutex<Vec<i32>>);
 
     impl CoreSource for Niceness {
-        fn next(&self, _: &mut [u8]) -> Result<Option<Piece>, SourceFailure> {
+        fn next(&self, _: &mut [u8]) -> Result<Option<FrameSpan>, SourceFailure> {
             self.0.lock().unwrap().push(niceness());
             Ok(None)
         }
@@ -437,7 +437,7 @@ mod tests {
             return cdh_testkit::skip("this process may not raise its priority");
         }
         let source = Niceness(Mutex::default());
-        Rescue::new(&source, &|| u64::MAX).read_ahead(1);
+        OomSnapshot::new(&source, &|| u64::MAX).read_ahead(1);
         let seen = source.0.into_inner().unwrap();
         priority::restore();
         assert_eq!(seen, [highest]);

@@ -13,7 +13,7 @@
 //! The byte is one of anonymous memory that is present (`pagemap`), such as the stack: a page of a file
 //! may be locked by a file server that does not answer, and its reader sleeps uninterruptibly then.
 //! A process that shares this memory can still exchange the page at the last moment. Invariants: the
-//! thread has a descriptor table of its own, so that it holds nothing that somebody else waits for; it
+//! thread has a descriptor table of its own, so that it holds nothing that another process waits for; it
 //! is never joined, and one that does not return in time is left alone with its page. The reference
 //! ends when the pin is dropped, and when the handler dies.
 

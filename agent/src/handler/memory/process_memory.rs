@@ -1,5 +1,5 @@
 //! The dying process's memory as its core would hold it: what was never touched is zero and is not
-//! read, what is there is read, what cannot be read is told.
+//! read, what is there is read, what cannot be read is reported.
 //!
 //! A page that is neither present nor swapped out (`pagemap`, bits 63 and 62) of the process's own
 //! memory is zero, in the core as well (`get_dump_page` in `mm/gup.c`: no page is made for a core).
@@ -8,10 +8,10 @@
 //! Everything else is read through `/proc/<pid>/mem`; where that fails while the memory is still there, the kernel would have had no
 //! page either, and the core has zeros (a file cut after it was mapped).
 //!
-//! Invariant: bytes that this gives are those that the kernel would write, or it is an error. What
-//! could make them silently wrong: the process is gone and nothing holds its memory (`mem` and
-//! `pagemap` then end at once), or it was killed for want of memory and the kernel takes the pages of
-//! the dying process away, which turns them into zeros (`__oom_reap_task_mm` in `mm/oom_kill.c`). The
+//! Invariant: bytes that this gives are those that the kernel would write, or it is an error. Two things could
+//! make them silently wrong. The process is gone and nothing holds its memory: `mem` and `pagemap` then end at
+//! once. Or the OOM reaper frees the pages of the dying process, which turns them into zeros
+//! (`__oom_reap_task_mm` in `mm/oom_kill.c`). The
 //! kernel first marks such memory as unstable, so that a fault in it fails, and takes the mappings in
 //! order of address, upwards or (since 6.18) downwards: the first page at each end is read again
 //! after every piece.
@@ -165,7 +165,7 @@ impl<'p> ProcessMemory<'p> {
     /// In words, why the memory cannot be read instead of the stream.
     pub(crate) fn of(parts: &'p MemoryParts) -> Result<Self, String> {
         let page = rustix::param::page_size() as u64;
-        // A page that is present is read without asking anybody.
+        // A page that is present is read directly.
         let can_be_read = |address: &u64| {
             PageState::of(&parts.pagemap, address / page).is_some_and(PageState::is_at_hand)
                 && retry(|| parts.memory.read_at(&mut [0], *address)).is_ok_and(|count| count > 0)
@@ -247,7 +247,7 @@ impl<'p> ProcessMemory<'p> {
         Ok(runs)
     }
 
-    /// Reads what stands at `[address, address + target.left())` into the target.
+    /// Reads the bytes at `[address, address + target.left())` into the target.
     ///
     /// # Errors
     /// When the memory is gone.

@@ -1,9 +1,9 @@
 //! Runs a job in a child process, so that whatever happens to it, the handler goes on.
 //!
 //! Everything that can block or crash on a stranger's account is such a job: reading memory and files
-//! of the crashed process, unwinding, redaction. A library truncated while it is mapped raises SIGBUS,
-//! hostile CFI may eat memory or time, and a page of a FUSE or NFS file may put its reader into
-//! uninterruptible sleep until a server answers. Invariants: every wait has a limit, also the one after
+//! of the crashed process, unwinding, redaction. A library truncated while it is mapped raises SIGBUS. Hostile
+//! CFI may use much memory or time. A page of a FUSE or NFS file may put its reader into uninterruptible sleep
+//! until a server answers. Invariants: every wait has a limit, also the one after
 //! SIGKILL; a child that does not die is left alone and holds nothing but the descriptors it was given.
 //! In particular it never holds the kernel's pipe, whose last reader releases the process.
 
@@ -252,8 +252,8 @@ pub(crate) fn fork_child(
 ) -> io::Result<Child> {
     let parent = rustix::process::getpid();
     // SAFETY: besides this thread the handler has at most one, which waits in a system call and holds
-    // no lock. Where the library is called from a process with more, the child uses only what the C
-    // library keeps usable after fork (malloc has its own fork handlers) and leaves by `_exit`.
+    // no lock. If a process with more threads calls the library, the child uses only what the C library keeps
+    // usable after fork. (malloc has its own fork handlers.) It leaves by `_exit`.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {

@@ -8,8 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::{FdFlags, fcntl_setfd};
 
-/// Takes over descriptor `number`, if it is a pidfd of process `pid`. Nobody else of this process may
-/// own it.
+/// Takes over descriptor `number`, if it is a pidfd of process `pid`. Nothing else in this process may own it.
 #[must_use]
 pub(crate) fn adopt(number: i32, pid: u32) -> Option<OwnedFd> {
     let info = std::fs::read(format!("/proc/self/fdinfo/{number}")).ok()?;

@@ -24,8 +24,8 @@ pub(crate) fn innermost_id(status: &[u8], field: &str) -> Option<u32> {
     ids.split_whitespace().last()?.parse().ok()
 }
 
-/// Addresses in the stack of the first thread and of this one: fields 28 and 29 of
-/// `/proc/<pid>/stat`, the second of which the kernel shows of a process that is being dumped.
+/// Addresses in the stack of the first thread and of this one: fields 28 and 29 of `/proc/<pid>/stat`. The
+/// kernel shows field 29 of a process that is being dumped.
 #[must_use]
 pub(crate) fn stack_addresses(stat: &[u8]) -> Vec<u64> {
     let fields = [28, 29].map(|number| stat_field(stat, number));

@@ -89,7 +89,7 @@ impl NodeCgroups {
 /// The directory of the cgroup of version 2 at this path below its root.
 ///
 /// # Errors
-/// In words, why nobody can enter it.
+/// In words, why no process can enter it.
 pub(crate) fn of_handlers(cgroup: &str) -> Result<PathBuf, String> {
     let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
     let line = format!("0::/{}", cgroup.trim_start_matches('/'));

@@ -1,7 +1,7 @@
-//! What befell the process while its core was read: who killed it, whether the kernel was short of
+//! What happened to the process while its core was read: who killed it, whether the kernel was short of
 //! memory, whether its cgroup was frozen.
 //!
-//! Everything that tells is opened at the start, for a process that is killed leaves its cgroups and
+//! Every source is opened at the start, for a process that is killed leaves its cgroups and
 //! `/proc` within milliseconds. The exit code comes from the pidfd: the number that `wait` gives to
 //! the parent is the same, but belongs to the parent.
 
@@ -202,8 +202,8 @@ fn waits_for_handler() -> bool {
         .is_ok_and(|limit| limit.trim() != "0")
 }
 
-/// The field of `status` that shows a SIGKILL. The kernel ends the stream at one; until the process
-/// has gone, the bit stands in `ShdPnd`. A thread that was killed alone has it in `SigPnd`.
+/// The field of `status` that shows a SIGKILL. The kernel ends the stream at one; until the process has gone,
+/// the bit is in `ShdPnd`. A thread that was killed alone has it in `SigPnd`.
 fn pending_kill(process: &ProcessHandles) -> Option<&'static str> {
     let status = process.read("status").ok()?;
     ["ShdPnd", "SigPnd"].into_iter().find(|name| {
@@ -230,7 +230,7 @@ fn freeze_files(cgroup: &[u8], mounts: &[u8]) -> Vec<File> {
         .collect()
 }
 
-/// `oom_kill N` stands in both versions' files.
+/// `oom_kill N` is in both versions' files.
 fn oom_kills(file: &File) -> u64 {
     let found = text(file);
     let line = found
@@ -274,7 +274,7 @@ pub(crate) fn exit_code(pidfd: &OwnedFd, process: Option<&ProcessHandles>) -> Op
         if let Some(code) = exit_code_of(pidfd) {
             return Some(code);
         }
-        // Of a zombie the pidfd tells nothing until its parent has seen it.
+        // The pidfd of a zombie shows nothing until its parent has reaped it.
         if let Some(code) = process.and_then(ProcessHandles::zombie_exit_code) {
             return Some(code);
         }

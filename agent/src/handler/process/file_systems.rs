@@ -1,7 +1,7 @@
 //! Which file systems a page can be read from without waiting for a server.
 //!
-//! A page of a FUSE, NFS or 9p file that is not in memory comes from a server, and a process that reads it
-//! sleeps until the server answers, deaf to SIGKILL. The kernel's own tables tell a file system's type by
+//! A page of a FUSE, NFS or 9p file that is not in memory comes from a server, and its reader sleeps until the
+//! server answers, even after a SIGKILL. The kernel's own tables show a file system's type by
 //! the device number that `maps` shows; asking the file system itself (`statfs`) could block as well.
 //! A device that is in no table is foreign. An overlay is trusted only where the node's own table has it:
 //! any user may mount one over FUSE in a user namespace, but not there.

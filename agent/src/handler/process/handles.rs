@@ -2,8 +2,8 @@
 //!
 //! Invariant: all reading goes through directory handles opened at the start, so a pid that is
 //! reused while the handler works gives errors, never another process's facts. The kernel says
-//! `CoreDumping: 1` (since 4.15) of a process that is being dumped; one of which it says 0 has only
-//! inherited the number and is not touched.
+//! `CoreDumping: 1` (since 4.15) of a process that is being dumped. A process with 0 has only inherited the
+//! number and is not touched.
 //!
 //! Where the thread that crashed is not the leader and the leader has already left
 //! (`pthread_exit` in `main`), the leader's `maps`, `mem` and links are empty: everything that
@@ -292,7 +292,7 @@ impl ProcessHandles {
         Some(RawText::new(bytes))
     }
 
-    /// What its parent will be told, of a process that has ended and whose parent has not asked yet.
+    /// The exit code that its parent will receive, if the process has ended and was not reaped.
     #[must_use]
     pub(crate) fn zombie_exit_code(&self) -> Option<i32> {
         zombie_exit_code(&self.read_leader("stat").ok()?)

@@ -68,7 +68,7 @@ impl Maps {
 
 /// How many of the lowest and highest mappings are remembered: pages at the start of one may be missing.
 const ENDS: usize = 16;
-/// Maximum length of a line in bytes: a path has 4096, each of which may be escaped as four.
+/// Maximum length of a line in bytes: a path has 4096, and each may be escaped as four.
 const LINE: usize = 20 << 10;
 
 /// Takes the text of `/proc/<pid>/maps` apart, in address order. `is_local` says of a device whether a

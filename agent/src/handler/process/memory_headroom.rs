@@ -21,7 +21,7 @@ const NO_LIMIT: u64 = 1 << 60;
 
 /// What is known about room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Room {
+pub(crate) enum MemoryHeadroom {
     /// Enough.
     Enough,
     /// Not enough, so many bytes are missing.
@@ -33,7 +33,7 @@ pub(crate) enum Room {
 /// Whether a second `size` bytes of memory fit beside those that the process has, and on the node also
 /// `others`, which processes need that are started again like this one.
 #[must_use]
-pub(crate) fn room_for(size: u64, others: u64, cgroup: Option<&[u8]>) -> Room {
+pub(crate) fn headroom_for(size: u64, others: u64, cgroup: Option<&[u8]>) -> MemoryHeadroom {
     let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
     let in_cgroup = cgroup
         .and_then(|cgroup| directory(cgroup, &mounts, "memory"))
@@ -45,16 +45,16 @@ pub(crate) fn room_for(size: u64, others: u64, cgroup: Option<&[u8]>) -> Room {
     let node = available_memory();
     let missing = missing(size.saturating_add(others), node).max(missing(size, in_cgroup));
     match (missing, node, in_cgroup) {
-        (Some(bytes), ..) => Room::Missing(bytes),
-        (None, Some(_), Some(_)) => Room::Enough,
-        (None, ..) => Room::Unknown,
+        (Some(bytes), ..) => MemoryHeadroom::Missing(bytes),
+        (None, Some(_), Some(_)) => MemoryHeadroom::Enough,
+        (None, ..) => MemoryHeadroom::Unknown,
     }
 }
 
 /// Bytes that we may take for a moment: an eighth of the node's memory stays free, and the limits of our
 /// own cgroup hold.
 #[must_use]
-pub(crate) fn own_room() -> u64 {
+pub(crate) fn own_headroom() -> u64 {
     let meminfo = fs::read("/proc/meminfo").unwrap_or_default();
     let bytes = |field| kib(&meminfo, field).unwrap_or(0).saturating_mul(1024);
     let node = bytes("MemAvailable").saturating_sub(bytes("MemTotal") / 8);
@@ -162,7 +162,10 @@ mod tests {
 
     #[test]
     fn without_a_known_cgroup_room_is_unknown() {
-        assert_eq!(room_for(1, 0, None), Room::Unknown);
-        assert!(matches!(room_for(1, 1 << 60, None), Room::Missing(_)));
+        assert_eq!(headroom_for(1, 0, None), MemoryHeadroom::Unknown);
+        assert!(matches!(
+            headroom_for(1, 1 << 60, None),
+            MemoryHeadroom::Missing(_)
+        ));
     }
 }

@@ -71,10 +71,10 @@ impl Seen {
             {
                 return Err(replaced("it started after the crash".to_owned()));
             }
-            if let (Some([real, ..]), Some(told)) = (self.ids, arguments.uid)
-                && real != told
+            if let (Some([real, ..]), Some(passed)) = (self.ids, arguments.uid)
+                && real != passed
             {
-                return Err(replaced(format!("its user is {real}, not {told}")));
+                return Err(replaced(format!("its user is {real}, not {passed}")));
             }
         }
         let Some(ids @ [real, ..]) = self.ids else {

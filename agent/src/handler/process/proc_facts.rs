@@ -1,6 +1,6 @@
 //! `proc.json`: what `/proc` says about the process, as far as it can be read.
 //!
-//! Each fact stands alone: one that cannot be read is absent and becomes a gap. Of the environment
+//! Each fact is independent: one that cannot be read is absent and becomes a gap. Of the environment
 //! only the names are taken, and values of variables that the policy names; others are where secrets
 //! are. Lists are capped, with the true count
 //! beside them.
@@ -307,8 +307,8 @@ fn columns(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 fn environment_names(environment: &[u8]) -> Vec<RawText> {
     let name = |variable: &[u8]| {
-        // A string without `=` is no variable; the process wrote over its environment, and what
-        // stands there could be anything, a secret too.
+        // A string without `=` is no variable; the process wrote over its environment, and the bytes there
+        // could be anything, a secret too.
         let end = variable.iter().position(|&byte| byte == b'=')?;
         variable
             .get(..end)

@@ -1,4 +1,4 @@
-//! Writes what became of a crash into the ledger, wherever that can still be written.
+//! Writes the outcome of a crash to the ledger, wherever that can still be written.
 //!
 //! The state directory first; where that is full, read-only or gone, the one below `/run`, which is
 //! memory; where that fails too, the kernel log says so: no crash ends without a word.
@@ -61,12 +61,12 @@ pub(crate) fn of_dump(manifest: &Manifest, plan: &Plan) -> LedgerRecord {
             outcome: Outcome::Reduced,
             ..kept.because(reason, manifest.verdict.describe())
         },
-        // Somebody else cut it: all that there was is kept.
+        // Another process truncated it: everything that existed is stored.
         None => kept,
     }
 }
 
-/// The record of a crash of which there is no dump.
+/// The record of a crash without a dump.
 pub(crate) fn of_nothing(manifest: &Manifest, reason: DropReason, why: &str) -> LedgerRecord {
     let record = LedgerRecord::of(manifest, Outcome::Dropped).because(reason, why);
     LedgerRecord {

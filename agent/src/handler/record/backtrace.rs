@@ -123,7 +123,11 @@ impl RawBacktrace {
         let unwinder = Unwinder::new(&loaded);
         let (mut explanation, mut original_signal) = (None, None);
         let mut threads = Vec::new();
-        for (index, thread) in head.threads().iter().enumerate() {
+        let crashing = unwinder.crashing_thread(head.threads(), head.signal(), memory);
+        let (before, after) = head.threads().split_at(crashing);
+        let (first, after) = after.split_at(after.len().min(1));
+        let in_order = first.iter().chain(before).chain(after);
+        for (index, thread) in in_order.enumerate() {
             let limit = if index == 0 {
                 CRASHING_FRAMES
             } else {
@@ -131,7 +135,7 @@ impl RawBacktrace {
             };
             let (frames, stop) = unwinder.unwind(&thread.registers, memory, limit);
             if index == 0 {
-                original_signal = unwinder.original_signal(thread, &frames, memory);
+                original_signal = unwinder.original_signal(thread, head.signal(), &frames, memory);
                 let original = original_signal.as_ref();
                 explanation = Fingerprint::from_stack(&frames, stop, original, &loaded);
             }
@@ -231,7 +235,7 @@ fn open_mapped(process: &ProcessHandles, module: &Module) -> io::Result<File> {
     process.open_file(&format!("map_files/{:x}-{:x}", range.start.0, range.end.0))
 }
 
-/// What stands at the path in the root of the process. No link leads out of it.
+/// The file at the path in the root of the process. No link leads out of it.
 fn open_in_root(process: &ProcessHandles, module: &Module) -> io::Result<File> {
     let path = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = process.open_directory_as("root", path)?;

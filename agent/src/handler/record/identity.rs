@@ -29,7 +29,7 @@ fn captured_at(kernel: Option<i64>, now: Timestamp) -> Timestamp {
     }
 }
 
-/// What was told and seen so far, as a manifest.
+/// What is known so far, as a manifest.
 #[must_use]
 pub(crate) fn first_manifest(
     id: DumpId,
@@ -117,7 +117,7 @@ fn rename(manifest: &mut Manifest) {
     }
 }
 
-/// Adds the signal of a process of which no head came, through the socket: nothing else tells it there.
+/// Adds the signal of a process without a head, through the socket: there is no other source there.
 pub(crate) fn name_signal(manifest: &mut Manifest, death: &Death) {
     /// In the status of `wait(2)`: a core was dumped.
     const DUMPED: i32 = 0x80;

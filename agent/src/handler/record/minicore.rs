@@ -1,8 +1,8 @@
 //! The minicore: the pages of the dying process that a backtrace needs, taken before anything else.
 //!
-//! What is kept: the stack of each thread from a red zone below its stack pointer upwards, the
-//! outermost end of that stack, what finding the modules reads (first pages, build-ids), the vdso,
-//! and the dynamic loader's list of modules, so that gdb finds them as it does in the full core. It
+//! It has the stack of each thread, from a red zone below its stack pointer upwards, and the outermost end of
+//! that stack. It also has what identifies the modules (first pages, build-ids), the vdso, and the dynamic
+//! loader's list of modules. So gdb finds the modules as it does in the full core. It
 //! runs in a child process (see [`crate::handler::os::isolated`]); what it found comes back as a small value.
 
 use std::fs::File;
@@ -31,8 +31,7 @@ const DT_DEBUG: u64 = 21;
 
 /// Bytes below the stack pointer that a leaf function may use (x86_64 psABI).
 const RED_ZONE: u64 = 128;
-/// Bytes kept at the outer end of each stack: there stands how the thread began, also after an
-/// endless recursion.
+/// Bytes kept at the outer end of each stack: it shows how the thread began, also after an endless recursion.
 const STACK_END: u64 = 16 << 10;
 /// Bytes kept of the stacks of other threads, where there are very many.
 const LEAST_WINDOW: u64 = 4 << 10;
@@ -163,7 +162,7 @@ pub(crate) fn module_records(modules: &[Module]) -> Vec<ModuleRecord> {
     modules.iter().map(record).collect()
 }
 
-/// Keeps the stacks of all threads but the crashing one, whose stands first.
+/// Keeps the stacks of all threads but the crashing one, which comes first.
 fn keep_other_stacks(head: &CoreHead, memory: &LiveMemory<'_>, settings: &HandlerSettings) {
     let count = head.threads().len();
     let share = (settings.minicore_limit / 2) / (count as u64).max(1);
@@ -180,7 +179,7 @@ fn keep_stack(head: &CoreHead, memory: &LiveMemory<'_>, index: usize, window: u6
         Avma(sp.0.saturating_sub(RED_ZONE)),
         window.saturating_add(RED_ZONE),
     );
-    // Code around the pc: debuggers disassemble it, and it tells self-made code from files.
+    // Code around the pc: debuggers disassemble it, and it distinguishes generated code from files.
     if let Some(pc) = thread.registers.pc().filter(|_| index == 0) {
         memory.keep(pc, 1);
     }
@@ -212,7 +211,7 @@ fn keep_loader_list(head: &CoreHead, memory: &LiveMemory<'_>) -> Option<()> {
             .find(|(kind, _)| *kind == wanted)
             .map(|(_, at)| *at)
     };
-    // A program that is not relocated has no PT_PHDR, or one that tells the same.
+    // A program that is not relocated has no PT_PHDR, or one with the same address.
     let bias = address(PT_PHDR).map_or(0, |at| table.wrapping_sub(at));
     let dynamic = address(PT_DYNAMIC)?.wrapping_add(bias);
     let debug = (0..TABLE).find_map(|index| {

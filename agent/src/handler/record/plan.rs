@@ -46,7 +46,7 @@ fn lowest_outside(map: &[u8]) -> Option<u32> {
 #[derive(Debug)]
 pub(crate) struct Plan {
     decision: Decision,
-    /// It hangs on the signal, which stands in the core's head.
+    /// It hangs on the signal, which is in the core's head.
     open: bool,
     in_pod: bool,
     pod: Option<PodSettings>,
@@ -199,7 +199,7 @@ impl Plan {
     /// Why it is not everything.
     pub(crate) fn reason(&self) -> (DropReason, String) {
         let reason = self.decision.reason.clone();
-        reason.unwrap_or((DropReason::Unknown, "nobody said why".to_owned()))
+        reason.unwrap_or((DropReason::Unknown, "no reason was recorded".to_owned()))
     }
 
     /// What the manifest says of a core that is not wanted.

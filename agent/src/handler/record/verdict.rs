@@ -25,7 +25,7 @@ pub(crate) struct StreamEnd<'a> {
     pub head_problem: Option<String>,
     /// Whether that is because the stream ended inside it.
     pub head_cut: bool,
-    /// What befell the process.
+    /// What happened to the process.
     pub death: &'a Death,
 }
 

@@ -1,6 +1,6 @@
-//! Gives back what a handler that only waits does not need: in a storm there are hundreds of them.
+//! Frees what a handler that only waits does not need: in a storm there are hundreds of them.
 //!
-//! Freed memory goes back to the kernel, and the program's own pages that nobody can have changed (its
+//! Freed memory goes back to the kernel, and the program's own pages that no process can have changed (its
 //! code and constants) out of the page tables: they stay in the page cache and come back from there.
 
 #![allow(unsafe_code)]
@@ -37,12 +37,12 @@ fn constant_parts() -> Vec<(usize, usize)> {
     if table == 0 || size != ENTRY {
         return Vec::new();
     }
-    // SAFETY: the kernel says that so many program headers of this size stand there, in memory that
-    // nobody writes to.
+    // SAFETY: the kernel says that so many program headers of this size stand there, in memory that is not
+    // written.
     let headers =
         unsafe { std::slice::from_raw_parts(table as *const libc::Elf64_Phdr, count.min(MOST)) };
     let address = |header: &libc::Elf64_Phdr| usize::try_from(header.p_vaddr).unwrap_or(0);
-    // A program that is not relocated has no header of the table, or one that tells the same.
+    // A program that is not relocated has no header of the table, or one with the same address.
     let own = headers.iter().find(|header| header.p_type == libc::PT_PHDR);
     let bias = own.map_or(0, |own| table.wrapping_sub(address(own)));
     let page = rustix::param::page_size();

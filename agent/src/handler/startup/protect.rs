@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, IntoRawFd};
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior, umask};
 
-/// Nobody may look into this process, its files are its own, descriptors 0 to 2 are open.
+/// No other process may inspect this one, its files are its own, descriptors 0 to 2 are open.
 ///
 /// # Errors
 /// When a descriptor cannot be opened; the rest is done.

@@ -17,8 +17,8 @@ pub enum Release {
     /// When its memory has been copied.
     #[default]
     Hold,
-    /// As soon as its memory is pinned and its backtrace taken, unless it is known that there is no
-    /// room for it beside the process that is started in its place.
+    /// As soon as its memory is pinned and its backtrace captured. Not if memory is known to be too short for
+    /// it and its restarted process.
     Early,
     /// As `Early` where it is known that there is room, else as `Hold`.
     Auto,

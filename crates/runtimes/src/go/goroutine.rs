@@ -274,8 +274,18 @@ impl Scheduler {
     }
 
     fn read_machines(&mut self, program: &Program<'_>, layout: &Layout) {
-        let all = program.variable("runtime.allm");
-        let first = all.and_then(|at| program.process.u64(at));
+        let process = program.process;
+        // A thread and the goroutine of its scheduler refer to each other.
+        let fits = |at: u64| {
+            let pair = process.u64(at).and_then(|machine| {
+                let scheduler = process.field(machine, layout.at("m.g0")?)?;
+                Some((machine, process.field(scheduler, layout.at("g.m")?)?))
+            });
+            pair.is_some_and(|(machine, back)| machine == back)
+        };
+        let functions = ["runtime.mcommoninit", "runtime.checkdead"];
+        let all = program.variable_in("runtime.allm", &functions, fits);
+        let first = all.and_then(|at| process.u64(at));
         let of_goroutines = self.goroutines.iter();
         let of_goroutines = of_goroutines.flat_map(|one| [one.m, one.locked_m & !7]);
         let starts: Vec<u64> = first.into_iter().chain(of_goroutines).collect();

@@ -27,7 +27,9 @@ pub(super) fn messages(
     machine: Option<&Machine>,
 ) -> Vec<Message> {
     let mut messages = Vec::new();
-    if let Some(goroutine) = goroutine {
+    // A program that did not die of its panic may be about to recover it.
+    let is_dying = machine.is_some_and(|machine| machine.dying != 0);
+    if let Some(goroutine) = goroutine.filter(|_| is_dying) {
         messages = panics(program, layout, goroutine);
     }
     if machine.is_some_and(|machine| machine.throwing != 0 || machine.dying != 0) {
@@ -250,7 +252,10 @@ fn fatal_error(program: &Program<'_>) -> Option<String> {
 /// In a circular buffer. What follows the line is older, or zero.
 fn last_fatal_error(buffer: &[u8]) -> Option<String> {
     let twice: Vec<u8> = buffer.iter().chain(buffer).copied().collect();
-    let start = twice
+    // Each text begins in the first copy.
+    let firsts = buffer.len().checked_add(FATAL.len())?.checked_sub(1)?;
+    let firsts = twice.get(..firsts.min(twice.len()))?;
+    let start = firsts
         .windows(FATAL.len())
         .rposition(|window| window == FATAL)?;
     let text = twice.get(start.checked_add(FATAL.len())?..)?;

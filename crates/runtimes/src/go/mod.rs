@@ -68,6 +68,7 @@ impl Runtime for Go<'_> {
         let mut report = RuntimeReport {
             language: Language::Go,
             version: Some(self.program.version.clone()),
+            ended_program: false,
             messages: Vec::new(),
             threads: Vec::new(),
             tasks: None,
@@ -85,6 +86,7 @@ impl Runtime for Go<'_> {
         let crashing = scheduler.crashing(crashed);
         let machine = crashing.and_then(|one| scheduler.machine_of(one));
         let machine = machine.or_else(|| scheduler.machine_on(crashed));
+        report.ended_program = machine.is_some_and(|one| one.dying != 0 || one.throwing != 0);
         report.messages = message::messages(&self.program, &self.layout, crashing, machine);
         report.threads = threads(&scheduler);
         report.tasks = Some(self.tasks(&scheduler, crashing, stacks, options));

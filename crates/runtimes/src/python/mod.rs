@@ -282,6 +282,7 @@ impl Runtime for Python<'_> {
             });
         }
         RuntimeReport {
+            ended_program: false,
             language: Language::Python,
             version: Some(self.interpreter.version()),
             messages,

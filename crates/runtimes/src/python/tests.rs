@@ -1,5 +1,5 @@
-//! Interpreters that are written into a memory of zeros, with the layout of each version. The comparison with
-//! `faulthandler` in `tests/fixtures/python` shows that the layouts are those of real interpreters.
+//! Interpreters that are written into a memory of zeros, with the layout of each version. `cargo xtask
+//! faulthandler` shows that the layouts are those of real interpreters.
 
 use std::sync::Arc;
 

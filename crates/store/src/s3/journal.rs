@@ -62,7 +62,7 @@ impl Begun {
 
 /// A part that the server has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Part {
+pub(super) struct UploadedPart {
     pub(super) number: i32,
     pub(super) size: u64,
     pub(super) etag: String,
@@ -75,7 +75,10 @@ pub(super) struct Journal(Option<File>);
 
 impl Journal {
     /// Reads a journal that continues what is `wanted`.
-    pub(super) fn read(path: &Path, wanted: &Begun) -> Option<(Begun, BTreeMap<i32, Part>)> {
+    pub(super) fn read(
+        path: &Path,
+        wanted: &Begun,
+    ) -> Option<(Begun, BTreeMap<i32, UploadedPart>)> {
         let mut text = String::new();
         let file = File::open(path).ok()?;
         file.take(LARGEST).read_to_string(&mut text).ok()?;
@@ -84,7 +87,7 @@ impl Journal {
         if !begun.continues(wanted) {
             return None;
         }
-        let parts = lines.filter_map(|line| serde_json::from_str::<Part>(line).ok());
+        let parts = lines.filter_map(|line| serde_json::from_str::<UploadedPart>(line).ok());
         Some((begun, parts.map(|part| (part.number, part)).collect()))
     }
 
@@ -114,7 +117,7 @@ impl Journal {
     }
 
     /// Notes a finished part.
-    pub(super) fn finished(&mut self, part: &Part) {
+    pub(super) fn finished(&mut self, part: &UploadedPart) {
         if let Some(file) = &mut self.0
             && line(file, part).is_err()
         {
@@ -143,7 +146,7 @@ mod tests {
             crc64: true,
             ..wanted.clone()
         };
-        let part = |number| Part {
+        let part = |number| UploadedPart {
             number,
             size: 10,
             etag: "e".to_owned(),

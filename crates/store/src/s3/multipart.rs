@@ -26,7 +26,7 @@ use super::checksum::{
     bare_etag, combine, crc64, crc64_header, md5, md5_header, multipart_etag, parse_crc64,
     parse_md5_etag,
 };
-use super::journal::{Begun, Journal, Part};
+use super::journal::{Begun, Journal, UploadedPart};
 use super::problem::{Refusal, sorted};
 use super::put::{check_length, conflict, content_type, fill, forget, is_same, settle};
 use crate::{ObjectKey, Receipt, StoreError};
@@ -51,9 +51,9 @@ struct Upload<'b> {
     key: &'b ObjectKey,
     begun: Begun,
     /// What an earlier process brought there.
-    known: BTreeMap<i32, Part>,
+    known: BTreeMap<i32, UploadedPart>,
     journal: Journal,
-    done: BTreeMap<i32, Part>,
+    done: BTreeMap<i32, UploadedPart>,
 }
 
 pub(super) fn put(
@@ -123,8 +123,8 @@ fn at_server(
     bucket: &Bucket,
     key: &ObjectKey,
     begun: &Begun,
-    noted: BTreeMap<i32, Part>,
-) -> Result<Option<BTreeMap<i32, Part>>, StoreError> {
+    noted: BTreeMap<i32, UploadedPart>,
+) -> Result<Option<BTreeMap<i32, UploadedPart>>, StoreError> {
     let mut known = BTreeMap::new();
     let mut marker: Option<String> = None;
     loop {
@@ -217,7 +217,7 @@ impl Upload<'_> {
         let most = usize::try_from((MEMORY / part_size).saturating_sub(1)).unwrap_or(1);
         let most = most.max(1);
         let mut body = DigestReader::new(body);
-        let mut flying: JoinSet<Result<(Part, Bytes), StoreError>> = JoinSet::new();
+        let mut flying: JoinSet<Result<(UploadedPart, Bytes), StoreError>> = JoinSet::new();
         let mut buffers: Vec<Vec<u8>> = Vec::new();
         let (mut at, mut number, mut whole) = (0_u64, 0_i32, crc64(&[]));
         while at < len {
@@ -232,7 +232,7 @@ impl Upload<'_> {
             }
             let crc = crc64(&buffer);
             whole = combine(whole, crc, size);
-            let same = |part: &&Part| part.size == size && part.crc64 == crc;
+            let same = |part: &&UploadedPart| part.size == size && part.crc64 == crc;
             if let Some(part) = self.known.get(&number).filter(same) {
                 self.done.insert(number, part.clone());
                 buffers.push(buffer);
@@ -241,7 +241,7 @@ impl Upload<'_> {
             while flying.len() >= most {
                 self.land(&mut flying, &mut buffers)?;
             }
-            let part = Part {
+            let part = UploadedPart {
                 number,
                 size,
                 etag: String::new(),
@@ -273,7 +273,7 @@ impl Upload<'_> {
     /// Waits for one part.
     fn land(
         &mut self,
-        flying: &mut JoinSet<Result<(Part, Bytes), StoreError>>,
+        flying: &mut JoinSet<Result<(UploadedPart, Bytes), StoreError>>,
         buffers: &mut Vec<Vec<u8>>,
     ) -> Result<(), StoreError> {
         let Some(landed) = self.bucket.wait(flying.join_next()) else {
@@ -292,7 +292,7 @@ impl Upload<'_> {
     /// Notes a part that has arrived.
     fn landed(
         &mut self,
-        landed: Result<Result<(Part, Bytes), StoreError>, JoinError>,
+        landed: Result<Result<(UploadedPart, Bytes), StoreError>, JoinError>,
         buffers: &mut Vec<Vec<u8>>,
     ) -> Result<(), StoreError> {
         let (part, buffer) = landed.unwrap_or_else(|error| {
@@ -398,7 +398,11 @@ impl Sender {
         }
     }
 
-    async fn send(self, part: Part, data: Bytes) -> Result<(Part, Bytes), StoreError> {
+    async fn send(
+        self,
+        part: UploadedPart,
+        data: Bytes,
+    ) -> Result<(UploadedPart, Bytes), StoreError> {
         let md5 = (!self.begun.crc64).then(|| md5(&data));
         let request = self
             .client
@@ -430,6 +434,6 @@ impl Sender {
         if md5.is_some() && found.is_some() && md5 != found {
             return Err(wrong("it arrived with another MD5"));
         }
-        Ok((Part { etag, ..part }, data))
+        Ok((UploadedPart { etag, ..part }, data))
     }
 }

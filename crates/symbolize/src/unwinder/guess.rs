@@ -9,6 +9,7 @@ use cdh_elfcore::{Avma, Machine, Memory, ModuleKind, Registers, Svma};
 
 use super::cfi::Cache;
 use super::code::{FUNCTION_REACH, Ground};
+use super::sigreturn::handler_returns_to;
 use super::{Caller, FrameTrust, Here, Step, Stop, Unwinder};
 
 /// Bytes of stack that are searched for a return address: the frames of a library may have large buffers.
@@ -21,6 +22,9 @@ const AGREEING: usize = 32;
 const MAX_COMPARED: usize = 1 << 16;
 /// Bytes behind the entry point that belong to `_start`.
 const START_SIZE: u64 = 64;
+/// Fewest bytes of what the kernel pushes for a signal handler: registers, `siginfo_t` and the state of the FPU
+/// (x86_64).
+const SIGNAL_FRAME: u64 = 8 + 304 + 128 + 512;
 /// Longest believable distance of the frame pointer from the stack pointer.
 const FRAME_LIMIT: u64 = 1 << 20;
 
@@ -49,7 +53,10 @@ impl Unwinder<'_> {
         // In a leaf that has not set up its frame pointer (or has none at all) the record is that of the
         // caller and would skip it: for an exact pc, look below the record first.
         if let Some(record) = record.as_ref().filter(|_| !exact) {
-            return pop_record(registers, record);
+            return match self.handler_below(registers, sp, record, memory) {
+                Some(step) => step,
+                None => self.pop_record(registers, record, memory),
+            };
         }
         if registers.machine().link_register().is_some()
             && exact
@@ -191,7 +198,9 @@ impl Unwinder<'_> {
         let return_address = registers.plain_address(memory.read_word(after, words)?);
         let before = Avma(return_address.checked_sub(1)?);
         let leads_up = previous > at.0;
+        let found = (after.0, return_address);
         let backed = match self.ground(before) {
+            _ if handler_returns_to(self, machine, found, memory).is_some() => true,
             Ground::Data => false,
             // No bytes to check: then the chain itself must make sense.
             Ground::Unseen => previous == 0 || leads_up,
@@ -267,7 +276,10 @@ impl Unwinder<'_> {
                     words.filter_map(|(at, word)| Some((at, encoding.word_at(word, 0)?)));
                 let found = words.find_map(|(at, word)| {
                     let address = registers.plain_address(word);
-                    is_caller(at, address).then_some((at, address))
+                    // Nothing called a signal handler. What is above it belongs to what it interrupted.
+                    let is_found = is_caller(at, address)
+                        || handler_returns_to(self, machine, (at, address), memory).is_some();
+                    is_found.then_some((at, address))
                 });
                 if found.is_some() || known < STEP_BYTES {
                     return found;
@@ -302,15 +314,67 @@ impl Unwinder<'_> {
         });
         match (found, record) {
             (Some((at, _)), Some(record)) if record.at.checked_add(size as u64) == Some(at) => {
-                Some(pop_record(registers, record))
+                Some(self.pop_record(registers, record, memory))
             }
-            (Some((at, address)), _) => Some(Ok(Caller {
-                registers: guessed(registers, at, address),
-                trust: FrameTrust::Scan,
-                over_signal: false,
-            })),
-            (None, record) => record.map(|record| pop_record(registers, record)),
+            (Some((at, address)), _) => {
+                let mut caller = guessed(registers, at, address);
+                if let Some(sp) = handler_returns_to(self, machine, (at, address), memory) {
+                    caller.set(caller.sp_number(), Some(sp.0));
+                }
+                Some(Ok(Caller {
+                    registers: caller,
+                    trust: FrameTrust::Scan,
+                    over_signal: false,
+                }))
+            }
+            (None, record) => record.map(|record| self.pop_record(registers, record, memory)),
         }
+    }
+
+    /// The end of a signal handler that keeps no frame pointer: the record is one of what it interrupted.
+    fn handler_below(
+        &self,
+        registers: &Registers,
+        sp: Avma,
+        record: &Record,
+        memory: &dyn Memory,
+    ) -> Option<Step> {
+        let space = record.at.checked_sub(sp.0)?;
+        if registers.machine() != Machine::X86_64 || space < SIGNAL_FRAME {
+            return None;
+        }
+        let last = record.at.checked_sub(SIGNAL_FRAME)?;
+        let bytes = usize::try_from(last.checked_sub(sp.0)?.min(SCAN_BYTES as u64)).ok()?;
+        let mut stack = vec![0; bytes];
+        let known = memory.read(sp, &mut stack);
+        let (words, _) = stack.get(..known)?.as_chunks::<8>();
+        let found = (sp.0..).step_by(8).zip(words).find_map(|(at, word)| {
+            let found = (at, u64::from_le_bytes(*word));
+            handler_returns_to(self, Machine::X86_64, found, memory).map(|_| found)
+        });
+        let (at, address) = found?;
+        let caller = guessed(registers, at, address);
+        Some(Ok(Caller {
+            registers: caller,
+            trust: FrameTrust::Scan,
+            over_signal: false,
+        }))
+    }
+
+    fn pop_record(&self, registers: &Registers, record: &Record, memory: &dyn Memory) -> Step {
+        let machine = registers.machine();
+        let mut caller = registers.of_other_frame();
+        caller.set(caller.fp_number(), Some(record.previous));
+        let above = record.at.saturating_add(record_size(machine));
+        let found = (record.at.saturating_add(8), record.return_address);
+        let sp = match (handler_returns_to(self, machine, found, memory), machine) {
+            (Some(sp), _) => sp.0,
+            // aarch64 has the record at the bottom of a frame, and the rest of the frame above it. The caller's
+            // own record is at the bottom of the caller's frame.
+            (None, Machine::Aarch64) => record.previous.max(above),
+            (None, _) => above,
+        };
+        step_to(caller, sp, record.return_address, FrameTrust::FramePointer)
     }
 
     /// Whether the callers of a guessed frame agree with one another: each returns to behind a call, and a
@@ -393,20 +457,6 @@ fn guessed(registers: &Registers, at: u64, address: u64) -> Registers {
     caller.set(caller.sp_number(), at.checked_add(size as u64));
     caller.set(caller.pc_number(), Some(address));
     caller
-}
-
-fn pop_record(registers: &Registers, record: &Record) -> Step {
-    let machine = registers.machine();
-    let mut caller = registers.of_other_frame();
-    caller.set(caller.fp_number(), Some(record.previous));
-    let above = record.at.saturating_add(record_size(machine));
-    // aarch64 has the record at the bottom of a frame, and the rest of the frame above it. The caller's own
-    // record is at the bottom of the caller's frame.
-    let sp = match machine {
-        Machine::Aarch64 => record.previous.max(above),
-        _ => above,
-    };
-    step_to(caller, sp, record.return_address, FrameTrust::FramePointer)
 }
 
 /// Whether frames have the caller's frame pointer and the return address side by side. Other machines have no frame

@@ -16,6 +16,8 @@ use crate::Fingerprint;
 
 /// Frames of a stack among which handlers are searched: of a crashing thread all callers unwind as many.
 const REACH: usize = Unwinder::CRASHING_FRAMES - Fingerprint::FRAMES;
+/// Threads that are unwound to find one whose handler ended the process.
+const HANDLERS: usize = 256;
 const SI_KERNEL: i32 = 0x80;
 
 /// The fault for which a signal handler was called that then ended the process or crashed itself: the crash.
@@ -23,7 +25,8 @@ const SI_KERNEL: i32 = 0x80;
 pub struct OriginalSignal {
     /// The signal. Its code and address are unknown where the kernel did not save them.
     pub signal: SignalInfo,
-    /// Index of the frame that was interrupted: frames before it are the handler's and its trampoline.
+    /// Index of the frame that was interrupted: frames before it are the handler's and its trampoline. 0 if the
+    /// handler had returned.
     pub frame: usize,
     /// Registers of that frame; unknown where the stack was unwound earlier and stored.
     #[serde(skip)]
@@ -56,20 +59,21 @@ impl Unwinder<'_> {
     /// Frames that are unwound of a crashing thread, at least.
     pub const CRASHING_FRAMES: usize = 4096;
 
-    /// The fault beneath the outermost handler on the stack of `thread`; `None` if no handler runs, and if the
-    /// signal of each is no fault or is not known.
+    /// The fault beneath the outermost handler on the stack of `thread`, which `ended_by` ended; `None` if no
+    /// handler runs, and if the signal of each is no fault or is not known.
     #[must_use]
     pub fn original_signal(
         &self,
         thread: &Thread,
+        ended_by: Option<SignalInfo>,
         frames: &[UnwoundFrame],
         memory: &dyn Memory,
     ) -> Option<OriginalSignal> {
         let frames = frames.get(..REACH).unwrap_or(frames);
-        let machine = thread.registers.machine();
         let mut handler = Handler {
             tid: thread.tid,
             ended_by: i32::from(thread.signal),
+            sent: self.raised(thread.tid, &thread.registers, memory),
             blocked: thread.blocked,
         };
         let mut faults = Vec::new();
@@ -80,11 +84,12 @@ impl Unwinder<'_> {
             let saved = trampoline
                 .sp
                 .filter(|_| trampoline.signal_frame)
-                .and_then(|sp| SignalFrame::read(machine, sp, memory))
+                .and_then(|sp| SignalFrame::read(&thread.registers, sp, memory))
                 .filter(|saved| saved.registers.pc() == Some(interrupted.pc));
             let Some(saved) = saved else { continue };
             let signal = self.signal_of(&handler, &saved, memory);
             handler.blocked = saved.blocked;
+            handler.sent = None;
             if let Some(signal) = signal {
                 handler.ended_by = signal.number;
                 if is_fault(signal.number) {
@@ -92,12 +97,80 @@ impl Unwinder<'_> {
                 }
             }
         }
-        let (first, registers) = faults.pop()?;
+        let Some((first, registers)) = faults.pop() else {
+            return self.returned(thread, ended_by?, memory);
+        };
         Some(OriginalSignal {
             signal: first.signal,
             frame: first.frame,
             registers: Some(registers),
             nested: faults.into_iter().rev().map(|(nested, _)| nested).collect(),
+        })
+    }
+
+    /// Index of the thread whose handler sent the process the signal that ended it (`kill`, as glog does). The
+    /// kernel gives such a signal to any thread that does not block it, and the handler's thread does. 0, the
+    /// thread that received the signal, if there is no such handler or more than one.
+    #[must_use]
+    pub fn crashing_thread(
+        &self,
+        threads: &[Thread],
+        ended_by: Option<SignalInfo>,
+        memory: &dyn Memory,
+    ) -> usize {
+        const SI_USER: i32 = 0;
+        let is_sent = |signal: &SignalInfo| signal.code == Some(SI_USER) && is_fault(signal.number);
+        let Some(ended_by) = ended_by.filter(is_sent) else {
+            return 0;
+        };
+        let is_handler = |thread: &Thread| {
+            let (frames, _) = self.unwind(&thread.registers, memory, Self::CRASHING_FRAMES);
+            let original = self.original_signal(thread, None, &frames, memory);
+            original.is_some_and(|original| original.signal.number == ended_by.number)
+        };
+        let others = threads.iter().enumerate().skip(1);
+        let blocks = |thread: &Thread| thread.blocked & bit_of(ended_by.number) != 0;
+        let blocked = others.filter(|(_, thread)| blocks(thread));
+        let mut handlers = blocked
+            .take(HANDLERS)
+            .filter(|(_, thread)| is_handler(thread));
+        match (handlers.next(), handlers.next()) {
+            (Some((index, _)), None) => index,
+            _ => 0,
+        }
+    }
+
+    /// The fault of a handler that raised its signal again and returned: the signal was blocked until then, and
+    /// ended the process before the fault repeated itself.
+    fn returned(
+        &self,
+        thread: &Thread,
+        ended_by: SignalInfo,
+        memory: &dyn Memory,
+    ) -> Option<OriginalSignal> {
+        let registers = &thread.registers;
+        let is_sent = ended_by.code.is_some_and(|code| code <= 0);
+        let is_raised_here = self.follows_system_call(registers, memory);
+        if !is_sent || !is_fault(ended_by.number) || is_raised_here {
+            return None;
+        }
+        let saved = SignalFrame::of_returned(registers, memory)?;
+        let handler = Handler {
+            tid: thread.tid,
+            ended_by: ended_by.number,
+            sent: None,
+            blocked: 0,
+        };
+        let is_fault = |signal: &SignalInfo| {
+            signal.number == ended_by.number && signal.code.is_none_or(|code| code > 0)
+        };
+        let signal = saved.info.filter(is_fault);
+        let signal = signal.or_else(|| self.trapped(&handler, &saved, memory).filter(is_fault))?;
+        Some(OriginalSignal {
+            signal,
+            frame: 0,
+            registers: Some(saved.registers),
+            nested: Vec::new(),
         })
     }
 
@@ -109,7 +182,7 @@ impl Unwinder<'_> {
         memory: &dyn Memory,
     ) -> Option<SignalInfo> {
         let info = saved.info;
-        let raised = self.raised(handler.tid, saved, memory);
+        let raised = self.raised(handler.tid, &saved.registers, memory);
         let raised = raised.map(SignalInfo::from_number);
         let trapped = self.trapped(handler, saved, memory);
         // The kernel blocks the signal while its handler runs.
@@ -124,17 +197,18 @@ impl Unwinder<'_> {
         info.or_else(|| handler.only_blocked(saved).map(SignalInfo::from_number))
             .or(raised)
             .or(trapped.filter(is_repeated))
+            .or_else(|| handler.sent_again().map(SignalInfo::from_number))
     }
 
     /// The signal that the interrupted code sent to itself by a system call (`kill`, `tkill`, `tgkill`).
-    fn raised(&self, tid: u32, saved: &SignalFrame, memory: &dyn Memory) -> Option<i32> {
+    fn raised(&self, tid: u32, registers: &Registers, memory: &dyn Memory) -> Option<i32> {
         /// Numbers in `include/uapi/asm-generic/unistd.h`.
         const KILL: u64 = 129;
         const TKILL: u64 = 130;
         const TGKILL: u64 = 131;
-        let register = |number: u16| saved.registers.get(number);
-        let number = match saved.registers.machine() {
-            Machine::X86_64 if self.follows_system_call(saved, memory) => {
+        let register = |number: u16| registers.get(number);
+        let number = match registers.machine() {
+            Machine::X86_64 if self.follows_system_call(registers, memory) => {
                 // The call's number is overwritten by its result. Arguments are in rdi, rsi and rdx.
                 let (first, second) = (register(5)?, register(4)?);
                 match u64::from(tid) {
@@ -143,7 +217,7 @@ impl Unwinder<'_> {
                     _ => return None,
                 }
             }
-            Machine::Aarch64 if self.follows_system_call(saved, memory) => match register(8)? {
+            Machine::Aarch64 if self.follows_system_call(registers, memory) => match register(8)? {
                 TGKILL => register(2)?,
                 KILL | TKILL => register(1)?,
                 _ => return None,
@@ -155,12 +229,12 @@ impl Unwinder<'_> {
             .filter(|number| (1..=64).contains(number))
     }
 
-    fn follows_system_call(&self, saved: &SignalFrame, memory: &dyn Memory) -> bool {
-        let Some(pc) = saved.registers.pc() else {
+    fn follows_system_call(&self, registers: &Registers, memory: &dyn Memory) -> bool {
+        let Some(pc) = registers.pc() else {
             return false;
         };
         let before = |bytes: u64| Avma(pc.0.wrapping_sub(bytes));
-        match saved.registers.machine() {
+        match registers.machine() {
             // syscall
             Machine::X86_64 => self.code(before(2), memory) == Some([0x0f, 0x05]),
             // svc #0
@@ -204,7 +278,7 @@ impl Unwinder<'_> {
             };
             signal(number, Some(code), Some(Avma(at)))
         };
-        let is_after_call = self.follows_system_call(saved, memory);
+        let is_after_call = self.follows_system_call(&saved.registers, memory);
         match saved.trap? {
             // `arch/x86/include/asm/trapnr.h`; error codes in `asm/trap_pf.h`: 4 is a fetch, 5 a key.
             Trap::X86_64 { number, error, cr2 } => match number {
@@ -262,6 +336,8 @@ struct Handler {
     tid: u32,
     /// The signal that interrupted it, or that ended the process while it ran.
     ended_by: i32,
+    /// The signal that it sent to itself at last.
+    sent: Option<i32>,
     /// Signals that are blocked in it, signal 1 in the lowest bit.
     blocked: u64,
 }
@@ -273,11 +349,14 @@ impl Handler {
     }
 
     fn has_blocked(&self, number: i32, saved: &SignalFrame) -> bool {
-        let bit = u32::try_from(number)
-            .ok()
-            .and_then(|bit| bit.checked_sub(1));
-        let bit = bit.and_then(|bit| 1_u64.checked_shl(bit));
-        bit.is_some_and(|bit| self.blocked_only_here(saved) & bit != 0)
+        self.blocked_only_here(saved) & bit_of(number) != 0
+    }
+
+    /// The signal that the handler raised again for the default action. `abort` raises SIGABRT whatever the
+    /// handler was called for.
+    fn sent_again(&self) -> Option<i32> {
+        self.sent
+            .filter(|sent| *sent == self.ended_by && *sent != SIGABRT)
     }
 
     /// The signal that is blocked in the handler, if it is only one.
@@ -286,6 +365,16 @@ impl Handler {
         let number = i32::try_from(blocked.trailing_zeros()).ok()?.checked_add(1);
         number.filter(|_| blocked.is_power_of_two())
     }
+}
+
+/// The bit of a signal in a set; 0 if there is no such signal.
+fn bit_of(number: i32) -> u64 {
+    let place = u32::try_from(number)
+        .ok()
+        .and_then(|one| one.checked_sub(1));
+    place
+        .and_then(|place| 1_u64.checked_shl(place))
+        .unwrap_or(0)
 }
 
 /// Signals that end a process because of what its own code did.

@@ -90,7 +90,8 @@ pub(super) fn saved_registers(thread: &Registers, sp: Avma, memory: &dyn Memory)
 
 impl SignalFrame {
     /// Reads the frame that a trampoline with this stack pointer returns through.
-    pub(super) fn read(machine: Machine, sp: Avma, memory: &dyn Memory) -> Option<Self> {
+    pub(super) fn read(thread: &Registers, sp: Avma, memory: &dyn Memory) -> Option<Self> {
+        let machine = thread.machine();
         let read = |offset: u64| memory.read_u64(Avma(sp.0.wrapping_add(offset)));
         let (mask, info, trap) = match machine {
             Machine::X86_64 => {
@@ -113,7 +114,7 @@ impl SignalFrame {
         };
         let mut frame = Self {
             info: None,
-            registers: saved_registers(&Registers::new(machine), sp, memory),
+            registers: saved_registers(thread, sp, memory),
             blocked: read(mask)?,
             trap,
         };
@@ -122,6 +123,40 @@ impl SignalFrame {
             frame.info = written_info(&bytes).filter(|info| frame.agrees_with(info));
         }
         Some(frame)
+    }
+
+    /// The frame of a handler that has returned, below the stack pointer: nothing else ran since, so that it holds
+    /// the same registers.
+    pub(super) fn of_returned(registers: &Registers, memory: &dyn Memory) -> Option<Self> {
+        /// The kernel leaves 128 bytes alone, saves the state of the FPU (11 KiB with AMX), and then the rest.
+        const SEARCHED: u64 = 16 << 10;
+        const PIECE: usize = 4096;
+        let machine = registers.machine();
+        let (sp, pc) = (registers.sp()?.0, registers.pc()?.0);
+        // In the frame, the stack pointer is right before the pc, at a multiple of 16.
+        let place = match machine {
+            Machine::X86_64 => X86_64_REGISTERS + 15 * 8,
+            Machine::Aarch64 => AARCH64_REGISTERS + 31 * 8,
+            _ => return None,
+        };
+        let first = sp.checked_sub(SEARCHED)? & !15;
+        for from in (first..sp).step_by(PIECE) {
+            let mut piece = [0; PIECE];
+            let known = memory.read(Avma(from), &mut piece);
+            let (pairs, _) = piece.get(..known)?.as_chunks::<16>();
+            for (at, pair) in (from..sp).step_by(16).zip(pairs) {
+                let words = u128::from_le_bytes(*pair);
+                if words != u128::from(sp) | u128::from(pc) << 64 {
+                    continue;
+                }
+                let frame = Self::read(registers, Avma(at.checked_sub(place)?), memory);
+                let is_same = |frame: &Self| frame.registers == *registers;
+                if let Some(frame) = frame.filter(is_same) {
+                    return Some(frame);
+                }
+            }
+        }
+        None
     }
 
     /// Whether the registers are those of a fault that `info` describes.

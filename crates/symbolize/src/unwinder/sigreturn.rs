@@ -7,6 +7,7 @@
 use cdh_elfcore::{Avma, Machine, Memory, Registers};
 
 use super::cfi::Cache;
+use super::code::Ground;
 use super::signal_frame::saved_registers;
 use super::{Caller, FrameTrust, Step, Stop, Unwinder};
 
@@ -136,19 +137,48 @@ pub(super) fn is_trampoline(
     if let Some(&known) = cache.trampolines.get(&pc.0) {
         return known;
     }
-    let found = match registers.machine() {
-        Machine::X86_64 => {
-            unwinder.code(pc, memory) == Some(X86_64)
-                || unwinder.code(pc, memory) == Some(X86_64_SHORT)
-        }
-        Machine::Aarch64 => unwinder.code(pc, memory) == Some(AARCH64),
-        _ => trampoline(unwinder, registers, memory).is_some(),
-    };
+    let found = has_code(unwinder, registers.machine(), pc, memory)
+        || trampoline(unwinder, registers, memory).is_some();
     if cache.trampolines.len() >= CACHE_LIMIT {
         cache.trampolines.clear();
     }
     cache.trampolines.insert(pc.0, found);
     found
+}
+
+/// Whether the trampoline of x86_64 or aarch64 is at an address.
+fn has_code(unwinder: &Unwinder<'_>, machine: Machine, at: Avma, memory: &dyn Memory) -> bool {
+    match machine {
+        Machine::X86_64 => {
+            unwinder.code(at, memory) == Some(X86_64)
+                || unwinder.code(at, memory) == Some(X86_64_SHORT)
+        }
+        Machine::Aarch64 => unwinder.code(at, memory) == Some(AARCH64),
+        _ => false,
+    }
+}
+
+/// The stack pointer of the trampoline, if a handler without call frame information returns to it through the
+/// return address `address` that was found at `at`; `None` if this is another return address.
+pub(super) fn handler_returns_to(
+    unwinder: &Unwinder<'_>,
+    machine: Machine,
+    (at, address): (u64, u64),
+    memory: &dyn Memory,
+) -> Option<Avma> {
+    let is_code = matches!(unwinder.ground(Avma(address)), Ground::Code);
+    if !is_code || !has_code(unwinder, machine, Avma(address), memory) {
+        return None;
+    }
+    match machine {
+        // The kernel put the address right below what it saved.
+        Machine::X86_64 => {
+            let sp = Avma(at.checked_add(8)?);
+            is_saved_context(sp, memory).then_some(sp)
+        }
+        Machine::Aarch64 => frame_above(at, memory),
+        _ => None,
+    }
 }
 
 fn trampoline(
@@ -196,4 +226,28 @@ pub(super) fn interrupted(
         trust: FrameTrust::Signal,
         over_signal: true,
     })
+}
+
+/// Whether the segment registers of user code are where the kernel saves them (x86_64): `__USER_CS` and
+/// `__USER_DS` in `arch/x86/include/asm/segment.h`.
+fn is_saved_context(sp: Avma, memory: &dyn Memory) -> bool {
+    const SEGMENTS: u64 = 40 + 144;
+    let segments = memory.read_u64(Avma(sp.0.wrapping_add(SEGMENTS)));
+    segments.is_some_and(|segments| segments & 0xffff == 0x33 && segments >> 48 == 0x2b)
+}
+
+/// The frame that the kernel pushed above the frame record at `at` - 8 (aarch64). The record's frame pointer leads
+/// to a record behind that frame, with the x29 and x30 of the code that was interrupted (`setup_sigframe`).
+fn frame_above(at: u64, memory: &dyn Memory) -> Option<Avma> {
+    /// `struct rt_sigframe`. Vectors of more than 1024 bits make it longer: those are not found.
+    const SIZE: u64 = 4688;
+    let record = memory.read_u64(Avma(at.checked_sub(8)?))?;
+    let start = Avma(record.checked_sub(SIZE).filter(|start| *start > at)?);
+    let interrupted = (
+        memory.read_u64(Avma(record)),
+        memory.read_u64(Avma(record.checked_add(8)?)),
+    );
+    let saved = saved_registers(&Registers::new(Machine::Aarch64), start, memory);
+    let is_same = saved.pc().is_some() && (saved.get(29), saved.get(30)) == interrupted;
+    is_same.then_some(start)
 }

@@ -1,6 +1,7 @@
 //! Stacks drawn by hand, for machines and C libraries that are not at hand.
 
 mod doubt;
+mod signals;
 
 use super::*;
 use crate::ModuleStatus;

@@ -10,6 +10,7 @@
 
 mod against_addr2line;
 mod files;
+mod handlers;
 mod hostile;
 mod machines;
 
@@ -160,7 +161,10 @@ fn trace(core: &Path, locate: &dyn Fn(&Path) -> PathBuf) -> Backtrace {
         .zip(files.iter().map(Option::as_ref))
         .map(load)
         .collect();
-    let options = BacktraceOptions::default();
+    let options = BacktraceOptions {
+        signal: core.head().signal(),
+        ..BacktraceOptions::default()
+    };
     let threads = core.head().threads();
     for need in module_needs(threads, &core, &loaded, &arena, &options) {
         if let Need::DebugFile {

@@ -18,7 +18,7 @@ use std::process::Command;
 
 use cdh_elfcore::{BuildId, Machine};
 use cdh_sysroot::{
-    Cache, ImageReference, Lookup, Need, Part, PullError, PullOptions, Pulled, Registry,
+    Cache, FileRole, ImageReference, Lookup, Need, PullError, PullOptions, Pulled, Registry,
     RegistryOptions, Sysroot, Wanted,
 };
 use cdh_testkit::{
@@ -78,7 +78,7 @@ fn module(path: &str, id: u8) -> Wanted {
     Wanted {
         paths: vec![path.as_bytes().to_vec()],
         build_id: Some(build_id(id)),
-        part: Part::File,
+        part: FileRole::File,
         need: Need::Required,
         debug: None,
     }
@@ -414,11 +414,11 @@ fn debug_file_that_the_binary_names_is_found_in_a_layer_below() {
     let pulled = sysroot.pull(&[wanted]);
     assert_eq!(bytes_of(&pulled.answers[0]), binary);
     assert_eq!(
-        fs::read(sysroot.file(Part::Debug, &id).unwrap()).unwrap(),
+        fs::read(sysroot.file(FileRole::Debug, &id).unwrap()).unwrap(),
         debug
     );
     assert_eq!(
-        fs::read(sysroot.file(Part::File, &id).unwrap()).unwrap(),
+        fs::read(sysroot.file(FileRole::File, &id).unwrap()).unwrap(),
         binary
     );
 }

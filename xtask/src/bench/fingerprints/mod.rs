@@ -14,10 +14,12 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use cdh_elfcore::{CoreFile, MappedFile};
-use cdh_symbolize::{BacktraceOptions, Fingerprint, LoadedModule, SectionArena, Unwinder};
+use cdh_symbolize::{
+    BacktraceOptions, Fingerprint, LoadedModule, OriginalSignal, SectionArena, Unwinder,
+};
 
 /// Frames that variants of the rule may look at.
-const FRAMES: usize = 256;
+const FRAMES: usize = Unwinder::CRASHING_FRAMES;
 /// Depths that are compared.
 const DEPTHS: [usize; 4] = [1, 2, 3, 6];
 /// Which variant of a function glibc chooses on this CPU.
@@ -232,12 +234,13 @@ fn crash(
 fn rules(core: &Path) -> Result<BTreeMap<String, Option<String>>> {
     with_stack(core, Files::All, |stack| {
         let mut rules = BTreeMap::new();
-        let made = Fingerprint::from_stack(stack.frames, stack.stop, None, stack.modules);
+        let made = Fingerprint::from_stack(stack.frames, stack.stop, stack.original, stack.modules);
         rules.insert(
             "as built".to_owned(),
             made.map(|made| made.fingerprint.to_string()),
         );
-        let own = Fingerprint::own_functions(stack.frames, stack.modules).unwrap_or_default();
+        let frames = OriginalSignal::frames(stack.original, stack.frames);
+        let own = Fingerprint::own_functions(frames, stack.modules).unwrap_or_default();
         let mut once: Vec<String> = Vec::new();
         for name in own {
             if !once.contains(&name) {
@@ -286,7 +289,7 @@ fn places(core: &Path) -> Result<Option<String>> {
         })
     };
     let handler = with_stack(core, Files::All, |stack| {
-        let made = Fingerprint::from_stack(stack.frames, stack.stop, None, stack.modules);
+        let made = Fingerprint::from_stack(stack.frames, stack.stop, stack.original, stack.modules);
         made.map(|made| made.fingerprint.to_string())
     })?;
     let found = BTreeSet::from([handler, print(Files::All)?, print(Files::WithDebug)?]);
@@ -308,6 +311,7 @@ struct Stack<'a> {
     core: &'a CoreFile,
     frames: &'a [cdh_symbolize::UnwoundFrame],
     stop: cdh_symbolize::Stop,
+    original: Option<&'a OriginalSignal>,
     modules: &'a [LoadedModule<'a>],
 }
 
@@ -352,11 +356,14 @@ fn with_stack<T>(core: &Path, files: Files, work: impl FnOnce(&Stack<'_>) -> T) 
         .threads()
         .first()
         .context("the core has no thread")?;
-    let (frames, stop) = Unwinder::new(&loaded).unwind(&thread.registers, &core, FRAMES);
+    let unwinder = Unwinder::new(&loaded);
+    let (frames, stop) = unwinder.unwind(&thread.registers, &core, FRAMES);
+    let original = unwinder.original_signal(thread, core.head().signal(), &frames, &core);
     Ok(work(&Stack {
         core: &core,
         frames: &frames,
         stop,
+        original: original.as_ref(),
         modules: &loaded,
     }))
 }

@@ -102,7 +102,7 @@ struct Answer {
 
 /// The answers of one layer.
 #[derive(Clone, Debug)]
-pub(crate) struct Excerpt {
+pub(crate) struct OnDiskIndex {
     /// Stays readable when the cache forgets it.
     file: Arc<File>,
     asked: Arc<Questions>,
@@ -112,7 +112,7 @@ pub(crate) struct Excerpt {
     knows_build_ids: bool,
 }
 
-impl Excerpt {
+impl OnDiskIndex {
     /// Of an index that was written; nothing is asked yet.
     pub(crate) fn of(file: File) -> Self {
         Self {
@@ -228,7 +228,7 @@ pub(crate) enum LayerFiles {
     /// All of it.
     Whole(LayerIndex),
     /// What was asked; the rest is on disk.
-    Excerpt(Excerpt),
+    OnDiskIndex(OnDiskIndex),
 }
 
 impl LayerFiles {
@@ -236,7 +236,7 @@ impl LayerFiles {
     pub(crate) fn covers(&self, path: &[u8]) -> bool {
         match self {
             Self::Whole(_) => true,
-            Self::Excerpt(excerpt) => excerpt.covers(path),
+            Self::OnDiskIndex(excerpt) => excerpt.covers(path),
         }
     }
 
@@ -244,7 +244,7 @@ impl LayerFiles {
     pub(crate) fn node(&self, path: &[u8]) -> Option<&Node> {
         match self {
             Self::Whole(index) => index.node(path),
-            Self::Excerpt(excerpt) => excerpt.at(path)?.node.as_ref(),
+            Self::OnDiskIndex(excerpt) => excerpt.at(path)?.node.as_ref(),
         }
     }
 
@@ -252,7 +252,7 @@ impl LayerFiles {
     pub(crate) fn has_inside(&self, path: &[u8]) -> bool {
         match self {
             Self::Whole(index) => index.has_inside(path),
-            Self::Excerpt(excerpt) => excerpt.at(path).is_some_and(|answer| answer.has_inside),
+            Self::OnDiskIndex(excerpt) => excerpt.at(path).is_some_and(|answer| answer.has_inside),
         }
     }
 
@@ -260,7 +260,7 @@ impl LayerFiles {
     pub(crate) fn hides(&self, path: &[u8]) -> bool {
         match self {
             Self::Whole(index) => index.hides(path),
-            Self::Excerpt(excerpt) => excerpt.hides(path),
+            Self::OnDiskIndex(excerpt) => excerpt.hides(path),
         }
     }
 
@@ -268,7 +268,7 @@ impl LayerFiles {
     pub(crate) fn with_build_id<'i>(&'i self, id: &'i BuildId) -> Vec<&'i [u8]> {
         match self {
             Self::Whole(index) => index.with_build_id(id).collect(),
-            Self::Excerpt(excerpt) => {
+            Self::OnDiskIndex(excerpt) => {
                 let same = excerpt.same.iter().filter(|(known, _)| known == id);
                 same.map(|(_, path)| path.as_slice()).collect()
             }
@@ -279,7 +279,7 @@ impl LayerFiles {
     pub(crate) fn knows_build_ids(&self) -> bool {
         match self {
             Self::Whole(index) => index.knows_build_ids,
-            Self::Excerpt(excerpt) => excerpt.knows_build_ids,
+            Self::OnDiskIndex(excerpt) => excerpt.knows_build_ids,
         }
     }
 }
@@ -318,14 +318,14 @@ mod tests {
         proptest::collection::vec(record, 0..12)
     }
 
-    fn on_disk(records: &[Record]) -> Excerpt {
+    fn on_disk(records: &[Record]) -> OnDiskIndex {
         let file = tempfile::tempfile().unwrap();
         let mut writer = crate::record::RecordWriter::new(&file, 1, true).unwrap();
         for record in records {
             writer.record(record).unwrap();
         }
         writer.finish().unwrap();
-        Excerpt::of(file)
+        OnDiskIndex::of(file)
     }
 
     proptest! {
@@ -344,7 +344,7 @@ mod tests {
                 .iter()
                 .map(|(records, stays)| match stays {
                     true => whole(records),
-                    false => LayerFiles::Excerpt(on_disk(records)),
+                    false => LayerFiles::OnDiskIndex(on_disk(records)),
                 })
                 .collect();
             let id = BuildId::from_bytes(&[1; 20]).unwrap();
@@ -352,7 +352,7 @@ mod tests {
             Arc::make_mut(&mut questions).ask_id(&id);
             let answer = loop {
                 for layer in &mut found {
-                    if let LayerFiles::Excerpt(excerpt) = layer {
+                    if let LayerFiles::OnDiskIndex(excerpt) = layer {
                         *excerpt = excerpt.ask(&questions).unwrap();
                     }
                 }

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::cache::Draft;
-use crate::excerpt::{Excerpt, LayerFiles};
 use crate::index::Count;
+use crate::on_disk_index::{LayerFiles, OnDiskIndex};
 use crate::record::{Record, RecordReader, RecordWriter};
 use crate::{Cache, Digest, LayerIndex, PullError};
 
@@ -22,15 +22,15 @@ const ENTRY: usize = 176;
 const LEVEL: i32 = 1;
 
 /// Memory that the indexes of a pull share.
-pub(crate) struct Room(AtomicUsize);
+pub(crate) struct IndexBudget(AtomicUsize);
 
-impl Default for Room {
+impl Default for IndexBudget {
     fn default() -> Self {
         Self(AtomicUsize::new(ROOM))
     }
 }
 
-impl Room {
+impl IndexBudget {
     /// Only as much as `bytes`.
     #[cfg(test)]
     pub(crate) fn of(bytes: usize) -> Self {
@@ -51,8 +51,8 @@ impl Room {
 }
 
 /// Takes records up.
-pub(crate) struct Gathering<'r> {
-    room: &'r Room,
+pub(crate) struct IndexBuilder<'r> {
+    room: &'r IndexBudget,
     taken: usize,
     count: Count,
     index: LayerIndex,
@@ -63,9 +63,9 @@ pub(crate) struct Gathering<'r> {
     layer: Digest,
 }
 
-impl<'r> Gathering<'r> {
+impl<'r> IndexBuilder<'r> {
     pub(crate) fn new(
-        room: &'r Room,
+        room: &'r IndexBudget,
         cache: &'r Cache,
         layer: Digest,
         knows_build_ids: bool,
@@ -132,20 +132,20 @@ impl<'r> Gathering<'r> {
                 let file = draft.file.try_clone()?;
                 // A cache that cannot be written to is none; the file is held open.
                 let _ = Cache::seal(&draft, &self.cache.index_place(self.layer));
-                Ok(LayerFiles::Excerpt(Excerpt::of(file)))
+                Ok(LayerFiles::OnDiskIndex(OnDiskIndex::of(file)))
             }
         }
     }
 }
 
-impl Drop for Gathering<'_> {
+impl Drop for IndexBuilder<'_> {
     fn drop(&mut self) {
         self.room.give_back(self.taken);
     }
 }
 
 /// The index at `path`, as far into memory as there is room.
-pub(crate) fn load(path: &Path, room: &Room) -> io::Result<LayerFiles> {
+pub(crate) fn load(path: &Path, room: &IndexBudget) -> io::Result<LayerFiles> {
     let file = File::open(path)?;
     let mut taken = 0;
     let read = read(&file, room, &mut taken);
@@ -154,12 +154,12 @@ pub(crate) fn load(path: &Path, room: &Room) -> io::Result<LayerFiles> {
     }
     Ok(match read? {
         Some(index) => LayerFiles::Whole(index),
-        None => LayerFiles::Excerpt(Excerpt::of(file)),
+        None => LayerFiles::OnDiskIndex(OnDiskIndex::of(file)),
     })
 }
 
 /// `None` where there is no room for it.
-fn read(file: &File, room: &Room, taken: &mut usize) -> io::Result<Option<LayerIndex>> {
+fn read(file: &File, room: &IndexBudget, taken: &mut usize) -> io::Result<Option<LayerIndex>> {
     let mut records = RecordReader::new(file)?;
     let mut index = LayerIndex::default();
     index.knows_build_ids = records.knows_build_ids;
@@ -177,12 +177,12 @@ fn read(file: &File, room: &Room, taken: &mut usize) -> io::Result<Option<LayerI
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::excerpt::Questions;
     use crate::index::Node;
+    use crate::on_disk_index::Questions;
     use std::sync::Arc;
 
-    fn gathered(cache: &Cache, room: &Room, layer: Digest) -> LayerFiles {
-        let mut gathering = Gathering::new(room, cache, layer, true);
+    fn gathered(cache: &Cache, room: &IndexBudget, layer: Digest) -> LayerFiles {
+        let mut gathering = IndexBuilder::new(room, cache, layer, true);
         for number in 0..100 {
             let path = format!("usr/lib/{number}").into_bytes();
             gathering.add(Record::of(path, Node::Directory)).unwrap();
@@ -191,28 +191,28 @@ mod tests {
     }
 
     fn node(files: LayerFiles, path: &[u8]) -> Option<Node> {
-        let LayerFiles::Excerpt(excerpt) = files else {
+        let LayerFiles::OnDiskIndex(excerpt) = files else {
             return files.node(path).cloned();
         };
         let mut questions = Questions::default();
         questions.ask(path);
         let excerpt = excerpt.ask(&Arc::new(questions)).unwrap();
-        LayerFiles::Excerpt(excerpt).node(path).cloned()
+        LayerFiles::OnDiskIndex(excerpt).node(path).cloned()
     }
 
     #[test]
     fn index_without_room_goes_to_disk_and_says_the_same_there() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::in_directory(directory.path());
-        let room = Room::of(10_000);
+        let room = IndexBudget::of(10_000);
         let layer = Digest::of(b"layer");
         let files = gathered(&cache, &room, layer);
-        assert!(matches!(files, LayerFiles::Excerpt(_)));
+        assert!(matches!(files, LayerFiles::OnDiskIndex(_)));
         assert_eq!(node(files, b"usr/lib/99"), Some(Node::Directory));
         // All that was taken is there again.
         assert!(room.take(10_000) && !room.take(1));
         for (bytes, is_whole) in [(10_000, false), (1 << 20, true)] {
-            let files = cache.index(layer, &Room::of(bytes)).unwrap();
+            let files = cache.index(layer, &IndexBudget::of(bytes)).unwrap();
             assert_eq!(matches!(files, LayerFiles::Whole(_)), is_whole);
             assert_eq!(node(files, b"usr/lib/0"), Some(Node::Directory));
         }
@@ -223,10 +223,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::in_directory(directory.path());
         let layer = Digest::of(b"layer");
-        gathered(&cache, &Room::of(0), layer);
+        gathered(&cache, &IndexBudget::of(0), layer);
         cache.amend_index(layer, b"usr/lib/7", &Node::Special);
         for bytes in [0, 1 << 20] {
-            let files = cache.index(layer, &Room::of(bytes)).unwrap();
+            let files = cache.index(layer, &IndexBudget::of(bytes)).unwrap();
             assert_eq!(node(files, b"usr/lib/7"), Some(Node::Special));
         }
     }
