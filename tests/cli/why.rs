@@ -8,7 +8,7 @@ use super::backtrace::crash;
 const NULL_MEMBER: &str = r#"
 struct item { long price; };
 struct order { long id; struct item *items; };
-__attribute__((noinline)) static long total(struct order *order) { return order->items->price; }
+__attribute__((noipa)) static long total(struct order *order) { return order->items->price; }
 int main(int count, char **words) {
     (void)words;
     struct order order = {count, 0};
@@ -18,7 +18,7 @@ int main(int count, char **words) {
 
 const NULL_CALL: &str = r#"
 struct driver { long id; int (*open)(void); };
-__attribute__((noinline)) static int start(struct driver *driver) { return driver->open() + 1; }
+__attribute__((noipa)) static int start(struct driver *driver) { return driver->open() + 1; }
 int main(void) { struct driver driver = {1, 0}; return start(&driver); }
 "#;
 

@@ -44,6 +44,7 @@ pub(crate) fn size(count: u64) -> String {
     match count {
         MIB.. if count.is_multiple_of(MIB) => format!("{} MiB", count >> 20),
         KIB.. if count.is_multiple_of(KIB) => format!("{} KiB", count >> 10),
+        KIB.. => format!("{} bytes", grouped(count)),
         _ => bytes(count),
     }
 }

@@ -112,7 +112,7 @@ fn corrupted(scene: &Scene<'_>) -> Cause {
 
 /// `malloc/malloc.c`.
 fn allocator(scene: &Scene<'_>, message: &str) -> Option<Cause> {
-    let message = message.trim_start_matches(|letter: char| letter == '*' || letter == ' ');
+    let message = message.trim_start_matches(['*', ' ']);
     let who = scene.culprit().unwrap_or_else(|| "The program".to_owned());
     let is = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
     if is(&[

@@ -180,7 +180,8 @@ impl Access {
     }
 }
 
-#[cfg(all(test, feature = "disassemble"))]
+#[cfg(test)]
+#[cfg(feature = "disassemble")]
 mod tests {
     use super::*;
 

@@ -117,11 +117,11 @@ impl Program {
             Ok(output) if output.status.success() => Some(()),
             Ok(output) => {
                 let text = String::from_utf8_lossy(&output.stderr);
-                skip(&format!("{} {}: {text}", self.name, build.0));
+                skip(format!("{} {}: {text}", self.name, build.0));
                 None
             }
             Err(_) => {
-                skip(&format!("{compiler} is not installed"));
+                skip(format!("{compiler} is not installed"));
                 None
             }
         }
@@ -235,7 +235,7 @@ fn causes_of_the_corpus_are_named_and_none_is_wrong() {
         let program = &programs[job.0];
         let case = format!("{} {}", program.name, BUILDS[job.1].0);
         let Some(core) = cores::in_directory(&directory(job)) else {
-            skip(&format!("{case}: the kernel wrote no core"));
+            skip(format!("{case}: the kernel wrote no core"));
             continue;
         };
         let cause = cores::explain(&core);
