@@ -149,7 +149,7 @@ fn instruction_pane(model: &Model, view: &DumpView, buffer: &mut Buffer, area: R
     let rule = model.glyphs.horizontal().repeat(usize::from(area.width));
     text(buffer, area, 0, &rule, model.theme.tone(Tone::Dim));
     if let Some(stacks) = model.known.stacks(view.dump.id) {
-        let lines = crate::tui::pages::instructions(view, stacks, model.theme);
+        let lines = pages::instructions(view, stacks, model.theme);
         let inner = Rect::new(area.x, area.y + 1, area.width, area.height - 1);
         paragraph(buffer, inner, &lines);
     }
