@@ -224,9 +224,7 @@ impl<'data> GoTable<'data> {
     /// and at last one without a name, with the address of the function itself.
     fn inlined(&self, record: Record, mut at: u64) -> Option<Vec<(Site, u64)>> {
         let mut found = Vec::new();
-        let Some((indices, tree)) = self.tree(record) else {
-            return None;
-        };
+        let (indices, tree) = self.tree(record)?;
         while let Some(index) = self.value(indices, at, record.entry)
             && let Ok(index) = u64::try_from(index)
             && found.len() < INLINED

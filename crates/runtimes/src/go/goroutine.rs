@@ -210,10 +210,10 @@ impl Goroutine {
             Clone::clone,
         );
         if number == LEAKED {
-            text += " (leaked)";
+            text.to_mut().push_str(" (leaked)");
         }
         if self.status & SCAN != 0 {
-            text += " (scan)";
+            text.to_mut().push_str(" (scan)");
         }
         text
     }

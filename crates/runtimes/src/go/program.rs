@@ -83,11 +83,10 @@ impl<'p> Program<'p> {
         if let Some(at) = self.variable(name) {
             return Some(at);
         }
-        let searched = functions.iter().find_map(|function| {
+        functions.iter().find_map(|function| {
             let addresses = self.addresses_in(function);
             addresses.into_iter().find(|at| fits(*at))
-        });
-        searched
+        })
     }
 
     /// Addresses in writable memory that the code of a function may refer to.
