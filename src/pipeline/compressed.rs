@@ -120,7 +120,11 @@ impl<R: Read> Read for Peeked<R> {
 ///
 /// # Errors
 /// When it is not a core, or cannot be decompressed.
-pub(super) fn bounded<'r>(plain: impl Read + 'r, shown: &str) -> Result<Box<dyn Read + 'r>> {
+pub(super) fn bounded<'r>(
+    plain: impl Read + 'r,
+    shown: &str,
+    is_decompressed: bool,
+) -> Result<Box<dyn Read + 'r>> {
     let peeked = match Peeked::new(plain, HEAD) {
         Ok(peeked) => peeked,
         Err(error) => return Err(cannot_decompress(error.into(), shown)),
@@ -133,7 +137,11 @@ pub(super) fn bounded<'r>(plain: impl Read + 'r, shown: &str) -> Result<Box<dyn 
     let head = CoreFile::open(Box::new(peeked.start.clone())).map_err(|error| {
         match OtherFile::of(peeked.start.get(..START).unwrap_or(&peeked.start)) {
             // Commands for the content do not open the file that holds it.
-            Some(inner) if matches!(error, CoreError::NotElf) && !inner.is_opened_compressed() => {
+            Some(inner)
+                if is_decompressed
+                    && matches!(error, CoreError::NotElf)
+                    && !inner.is_opened_compressed() =>
+            {
                 let message = format!("cannot read `{shown}` as a core");
                 Failure::new(ExitStatus::Failure, message)
                     .cause(anyhow::anyhow!("decompressed, {}", inner.cause()))
@@ -260,7 +268,7 @@ fn unpack_into(
         Wrapping::Compressed(compression) => compression.reader(file).map_err(failed)?,
         Wrapping::Zip => zipped_core::open(Arc::new(FileSource::new(file)?), shown)?,
     };
-    let plain = bounded(plain, shown)?;
+    let plain = bounded(plain, shown, true)?;
     let mut reader = DigestReader::new(plain);
     let core_path = part.join("core");
     let core = SparseFile::create(&core_path)?;

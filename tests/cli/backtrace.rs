@@ -263,8 +263,11 @@ fn bt_folds_a_panic_down_to_the_frames_that_rust_prints() {
         .lines()
         .filter(|line| line.contains(" at "))
         .collect();
-    assert!(own[0].contains("app::pick at app.rs:3"), "{folded}");
-    assert!(own[1].contains("app::main at app.rs:7"), "{folded}");
+    assert!(
+        own[0].contains("app::pick (list=..., index=9) at app.rs:3"),
+        "{folded}"
+    );
+    assert!(own[1].contains("app::main () at app.rs:7"), "{folded}");
     assert_eq!(folded.lines().count(), 4, "{folded}");
     assert!(folded.starts_with("  #0-#"), "{folded}");
     assert!(

@@ -137,7 +137,7 @@ fn info_debug_and_bt_take_a_match_or_the_newest_dump() {
         workstation
             .run(&["bt", "db"])
             .out
-            .starts_with("db (pid 1001")
+            .contains("\ndb (pid 1001")
     );
     for words in [&["debug", "--print"][..], &["gdb", "db", "--print"]] {
         assert!(workstation.run(words).out.starts_with("gdb "), "{words:?}");

@@ -185,8 +185,8 @@ fn callers_of_a_deleted_library_are_guessed_and_marked() {
         lines[0].contains("(its file was not found) in plugin.so"),
         "{bt}"
     );
-    assert!(lines[1].contains(" serve at "), "{bt}");
-    assert!(lines[2].contains(" main at "), "{bt}");
+    assert!(lines[1].contains(" serve ("), "{bt}");
+    assert!(lines[2].contains(" main ("), "{bt}");
     let guessed = lines.iter().skip(1);
     assert!(
         guessed

@@ -220,7 +220,7 @@ fn image_that_the_dump_names_needs_no_words() {
     workstation.allow_registry(&server.address.to_string());
     let answer = workstation.run(&["bt", "./case"]);
     assert!(
-        answer.out.contains("checkout at ") && answer.out.contains("app.c:2"),
+        answer.out.contains("checkout (") && answer.out.contains("app.c:2"),
         "{}{}",
         answer.out,
         answer.err
@@ -269,7 +269,7 @@ fn another_build_in_the_store_is_shown_with_both_build_ids_and_not_used() {
     }
     fs::write(kept.join(lost.build_id()), &lost.program).unwrap();
     let right = workstation.run(&["bt", &core]);
-    assert!(right.out.contains("checkout at "), "{}", right.out);
+    assert!(right.out.contains("checkout ("), "{}", right.out);
 }
 
 #[test]
@@ -297,7 +297,7 @@ fn debug_information_comes_from_a_debug_image_and_from_debuginfod() {
     ];
     let answer = workstation.run(&words);
     assert!(
-        answer.out.contains("checkout at ") && answer.out.contains("app.c:2"),
+        answer.out.contains("checkout (") && answer.out.contains("app.c:2"),
         "{}{}",
         answer.out,
         answer.err

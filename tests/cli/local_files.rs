@@ -23,7 +23,7 @@ fn imported(workstation: &Workstation, lost: &Lost) -> HttpServer {
 
 fn assert_named_without_registry(workstation: &Workstation, server: &HttpServer, file: &str) {
     let bt = workstation.run(&["bt", "latest"]);
-    assert!(bt.out.contains("checkout at "), "{}{}", bt.out, bt.err);
+    assert!(bt.out.contains("checkout ("), "{}{}", bt.out, bt.err);
     assert!(!bt.err.contains("warning"), "{}", bt.err);
     let sysroot = workstation.json(&["sysroot", "latest", "-o", "json"]);
     let modules = sysroot["modules"].as_array().unwrap();
@@ -45,7 +45,7 @@ fn registry_is_not_contacted_when_all_modules_are_on_this_machine() {
     fs::write(&lost.path, lost.other()).unwrap();
     workstation.allow_registry(&server.address.to_string());
     let bt = workstation.run(&["bt", "latest"]);
-    assert!(bt.out.contains("checkout at "), "{}{}", bt.out, bt.err);
+    assert!(bt.out.contains("checkout ("), "{}{}", bt.out, bt.err);
     assert!(!server.requests().is_empty());
 }
 
@@ -68,7 +68,7 @@ fn unreachable_registry_is_not_mentioned_when_nothing_is_missing() {
     drop(imported(&workstation, &lost));
     fs::write(&lost.path, lost.program()).unwrap();
     let bt = workstation.run(&["bt", "latest"]);
-    assert!(bt.out.contains("checkout at "), "{}{}", bt.out, bt.err);
+    assert!(bt.out.contains("checkout ("), "{}{}", bt.out, bt.err);
     assert!(!bt.err.contains("warning"), "{}", bt.err);
 }
 
@@ -120,7 +120,7 @@ fn missing_program_of_a_container_leads_to_image_mount_and_kept_modules() {
     fs::write(place, lost.program()).unwrap();
     let mounted = workstation.run(&["bt", "./case", "--sysroot", root.to_str().unwrap()]);
     assert!(
-        mounted.out.contains("checkout at "),
+        mounted.out.contains("checkout ("),
         "{}{}",
         mounted.out,
         mounted.err
@@ -212,7 +212,7 @@ fn program_is_found_by_build_id_in_any_directory_that_the_user_names() {
         fs::write(workstation.path(root).join("a/app"), lost.other()).unwrap();
         let bt = workstation.run(&["bt", &lost.core(), "--sysroot", root]);
         assert!(
-            bt.out.contains("checkout at "),
+            bt.out.contains("checkout ("),
             "{root}: {}{}",
             bt.out,
             bt.err
@@ -240,7 +240,7 @@ fn exe_and_map_name_files_for_every_command_that_reads_them() {
     for given in [["--exe", "elsewhere/app"], ["--map", &map]] {
         let with = |words: &[&str]| workstation.run(&[words, &given[..]].concat());
         let bt = with(&["bt", &lost.core()]);
-        assert!(bt.out.contains("checkout at "), "{}{}", bt.out, bt.err);
+        assert!(bt.out.contains("checkout ("), "{}{}", bt.out, bt.err);
         let info = with(&["info", &lost.core()]);
         assert_eq!(info.code, 0, "{}", info.err);
         let debug = with(&["debug", &lost.core(), "--print"]);
@@ -254,7 +254,7 @@ fn exe_and_map_name_files_for_every_command_that_reads_them() {
         "{}",
         refused.err
     );
-    assert!(!refused.out.contains("checkout at "), "{}", refused.out);
+    assert!(!refused.out.contains("checkout ("), "{}", refused.out);
     let absent = workstation.run(&["bt", &lost.core(), "--exe", "nowhere"]);
     assert!(
         absent.err.contains("`nowhere` is not a file"),
@@ -272,7 +272,7 @@ fn fetch_links_the_files_that_the_user_names_into_the_case() {
     let fetched = workstation.run(&["fetch", "latest", "-d", "case", "--exe", "renamed"]);
     assert_eq!(fetched.code, 0, "{}", fetched.err);
     let bt = workstation.run(&["bt", "./case"]);
-    assert!(bt.out.contains("checkout at "), "{}{}", bt.out, bt.err);
+    assert!(bt.out.contains("checkout ("), "{}{}", bt.out, bt.err);
 }
 
 #[test]

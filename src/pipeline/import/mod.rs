@@ -193,7 +193,7 @@ impl<'a> Importer<'a> {
             let sealed = match zipped_core::bundle_in(&source, &shown)? {
                 Some(bundle) => repack(&spool, &bundle, &shown, self.place),
                 None => zipped_core::open(source, &shown)
-                    .and_then(|core| bounded(core, &shown))
+                    .and_then(|core| bounded(core, &shown, true))
                     .and_then(|core| pack(&spool, core, path, &provenance, self.place)),
             };
             observer.finished();
@@ -203,7 +203,9 @@ impl<'a> Importer<'a> {
             inner: file,
             observer,
         };
-        let plain: Box<dyn Read> = match Compression::from_magic(magic) {
+        let compression = Compression::from_magic(magic);
+        let is_compressed = compression.is_some();
+        let plain: Box<dyn Read> = match compression {
             Some(compression) => {
                 let failed = |error: io::Error| cannot_decompress(error.into(), &shown);
                 compression.reader(counting).map_err(failed)?
@@ -218,7 +220,7 @@ impl<'a> Importer<'a> {
             false => {
                 let plain = match magic.starts_with(b"\x7fELF") {
                     true => Box::new(plain),
-                    false => bounded(plain, &shown)?,
+                    false => bounded(plain, &shown, is_compressed)?,
                 };
                 let sealed = pack(&spool, plain, path, &provenance, self.place)?;
                 Ok(vec![self.ship(&sealed, path, duplicates)?])
@@ -243,7 +245,7 @@ impl<'a> Importer<'a> {
             let mut provenance = entry.provenance;
             let sealed = match (entry.core, journal_core(&provenance, path)) {
                 (Some(core), _) => {
-                    let plain = bounded(core, &shown)?;
+                    let plain = bounded(core, &shown, false)?;
                     pack(spool, plain, path, &provenance, self.place)?
                 }
                 (None, Some(core)) => {
@@ -254,14 +256,16 @@ impl<'a> Importer<'a> {
                     provenance.complete_with(Provenance::of_file(&file, &core));
                     let shown = terminal_line(&core.display().to_string());
                     let failed = |error: io::Error| cannot_decompress(error.into(), &shown);
-                    let plain: Box<dyn Read> =
-                        match Compression::from_magic(magic.get(..known).unwrap_or_default()) {
-                            Some(compression) => compression.reader(file).map_err(failed)?,
-                            None => Box::new(file),
-                        };
+                    let compression =
+                        Compression::from_magic(magic.get(..known).unwrap_or_default());
+                    let is_compressed = compression.is_some();
+                    let plain: Box<dyn Read> = match compression {
+                        Some(compression) => compression.reader(file).map_err(failed)?,
+                        None => Box::new(file),
+                    };
                     pack(
                         spool,
-                        bounded(plain, &shown)?,
+                        bounded(plain, &shown, is_compressed)?,
                         &core,
                         &provenance,
                         self.place,

@@ -124,7 +124,12 @@ fn backtrace_of_a_remote_dump_moves_next_to_nothing() {
     let size = proxy.received();
     proxy.reset();
     let bt = workstation.s3(&store, &["bt", "latest"]);
-    assert!(bt.out.contains("crash_here at "), "{} {}", bt.out, bt.err);
+    assert!(
+        bt.out.contains("crash_here (p=0x10) at "),
+        "{} {}",
+        bt.out,
+        bt.err
+    );
     // One frame of the core is a megabyte; nothing here depends on how many there are.
     assert!(
         size > 60 << 20 && proxy.sent() < 6 << 20,

@@ -125,7 +125,10 @@ fn backtrace_survives_json() {
     let ours = Crash::of(CHAIN, "gcc", &["-O2", "-g"]).ours();
     let json = serde_json::to_string(&ours).unwrap();
     let back: Backtrace = serde_json::from_str(&json).unwrap();
-    assert_eq!(back.threads[0].frames, ours.threads[0].frames);
+    // Stack pointers are not part of the document.
+    let mut frames = ours.threads[0].frames.clone();
+    frames.iter_mut().for_each(|frame| frame.sp = None);
+    assert_eq!(back.threads[0].frames, frames);
     assert_eq!(back.fingerprint, ours.fingerprint);
     let value: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(
