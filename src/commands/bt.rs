@@ -76,9 +76,10 @@ fn backtrace_of(
         false => WantedVariables::Arguments,
     };
     let shown = |thread: &ThreadBacktrace| render::shown_frames(&stacks.backtrace, thread, fold);
-    let variables = (!args.no_args)
-        .then(|| pipeline::variables(settings, dump, &stacks, wanted, &shown))
-        .unwrap_or_default();
+    let variables = match args.no_args {
+        true => Default::default(),
+        false => pipeline::variables(settings, dump, &stacks, wanted, &shown),
+    };
     let around = dump.surrounding();
     let view = BacktraceView {
         manifest: &dump.manifest,

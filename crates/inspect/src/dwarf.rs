@@ -34,12 +34,15 @@ pub(crate) struct Module<'data> {
     opened: Cell<usize>,
 }
 
+/// The units of one space that were read: in `.debug_types` or not, and their offsets.
+type Units<'data> = HashMap<(bool, usize), Option<Rc<Unit<'data>>>>;
+
 /// Sections that refer to one another by offsets.
 pub(crate) struct Space<'data> {
     sections: Sections<'data>,
     /// Start and end of each unit in `.debug_info`.
     starts: Vec<(usize, usize)>,
-    units: RefCell<HashMap<(bool, usize), Option<Rc<Unit<'data>>>>>,
+    units: RefCell<Units<'data>>,
     /// Where type units are: in `.debug_types` or not, and their offsets.
     signatures: RefCell<Option<HashMap<u64, (bool, usize)>>>,
     /// Numbers its entries apart from those of other spaces of the process.

@@ -66,10 +66,8 @@ impl Display for Pointer {
 
 impl Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(name) = &self.name {
-            if !self.is_tuple() {
-                f.write_str(name)?;
-            }
+        if let Some(name) = self.name.as_ref().filter(|_| !self.is_tuple()) {
+            f.write_str(name)?;
         }
         if self.members.is_empty() {
             return match (&self.name, self.style) {
@@ -315,7 +313,7 @@ fn character(f: &mut fmt::Formatter<'_>, code: i64, prefix: &str, byte: bool) ->
 
 /// As `printf` with `%g` and as many digits as distinguish all numbers: 9 of 32 bits, 17 of 64.
 fn float(value: f64, single: bool) -> String {
-    let digits = if single { 9 } else { 17 };
+    let digits: i32 = if single { 9 } else { 17 };
     if value.is_nan() {
         let sign = if value.is_sign_negative() { "-" } else { "" };
         let fraction = match single {
@@ -330,7 +328,7 @@ fn float(value: f64, single: bool) -> String {
     if value == 0.0 {
         return if value.is_sign_negative() { "-0" } else { "0" }.to_owned();
     }
-    let precision = usize::try_from(digits - 1).unwrap_or(16);
+    let precision = usize::try_from(digits.saturating_sub(1)).unwrap_or(16);
     let scientific = format!("{value:.precision$e}");
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
@@ -342,7 +340,8 @@ fn float(value: f64, single: bool) -> String {
         let sign = if exponent < 0 { '-' } else { '+' };
         return format!("{}e{sign}{:02}", trimmed(mantissa), exponent.unsigned_abs());
     }
-    let places = usize::try_from(precision as i64 - i64::from(exponent)).unwrap_or(0);
+    let places =
+        usize::try_from((precision as i64).saturating_sub(i64::from(exponent))).unwrap_or(0);
     trimmed(&format!("{value:.places$}"))
 }
 
@@ -367,7 +366,10 @@ fn extended(exponent: u16, significand: u64) -> String {
     let (digits, scale) = decimal(significand, power);
     let (digits, carry) = rounded(&digits, EXTENDED_DIGITS);
     let length = i32::try_from(digits.1).unwrap_or(0);
-    let exponent = length.saturating_sub(1).saturating_sub(scale) + i32::from(carry);
+    let exponent = length
+        .saturating_sub(1)
+        .saturating_sub(scale)
+        .saturating_add(i32::from(carry));
     let digits = digits.0.trim_end_matches('0');
     let (first, rest) = digits.split_at_checked(1).unwrap_or(("0", ""));
     if exponent < -4 || exponent >= EXTENDED_DIGITS as i32 {
@@ -377,10 +379,10 @@ fn extended(exponent: u16, significand: u64) -> String {
         return format!("{sign}{first}{point}{rest}e{mark}{exponent:02}");
     }
     if exponent < 0 {
-        let zeros = "0".repeat(exponent.unsigned_abs() as usize - 1);
+        let zeros = "0".repeat((exponent.unsigned_abs() as usize).saturating_sub(1));
         return format!("{sign}0.{zeros}{digits}");
     }
-    let before = exponent.unsigned_abs() as usize + 1;
+    let before = (exponent.unsigned_abs() as usize).saturating_add(1);
     match digits.split_at_checked(before) {
         Some((whole, "")) => format!("{sign}{whole}"),
         Some((whole, rest)) => format!("{sign}{whole}.{rest}"),
@@ -401,7 +403,7 @@ fn decimal(number: u64, power: i32) -> (String, i32) {
     for _ in 0..power.unsigned_abs() {
         let mut carry = 0;
         for group in &mut groups {
-            let product = *group * factor + carry;
+            let product = group.saturating_mul(factor).saturating_add(carry);
             *group = product % GROUP;
             carry = product / GROUP;
         }
@@ -414,7 +416,10 @@ fn decimal(number: u64, power: i32) -> (String, i32) {
         .rev()
         .map(|group| format!("{group:09}"))
         .collect();
-    (digits.trim_start_matches('0').to_owned(), (-power).max(0))
+    (
+        digits.trim_start_matches('0').to_owned(),
+        power.saturating_neg().max(0),
+    )
 }
 
 /// The first `count` digits with the number of all of them, and whether rounding made one more.
@@ -433,7 +438,7 @@ fn rounded(digits: &str, count: usize) -> ((String, usize), bool) {
             if *digit == b'9' {
                 *digit = b'0';
             } else {
-                *digit += 1;
+                *digit = digit.saturating_add(1);
                 return ((String::from_utf8_lossy(&kept).into_owned(), all), false);
             }
         }

@@ -36,7 +36,7 @@ impl<'a> ProcessMemory<'a> {
         (at < *end).then_some(*index)
     }
 
-    fn from_file(&self, at: Avma) -> Option<&'a [u8]> {
+    fn file_bytes(&self, at: Avma) -> Option<&'a [u8]> {
         let loaded = self.modules.get(self.module_at(at.0)?)?;
         let object = loaded.object.as_ref()?;
         let svma = Svma(at.0.wrapping_sub(loaded.bias()?));
@@ -56,7 +56,7 @@ impl Memory for ProcessMemory<'_> {
             return known;
         };
         let from = Avma(at.0.wrapping_add(known as u64));
-        let Some(bytes) = self.from_file(from) else {
+        let Some(bytes) = self.file_bytes(from) else {
             return known;
         };
         let count = bytes.len().min(rest.len());

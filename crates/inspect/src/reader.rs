@@ -684,7 +684,8 @@ impl<'a, 'data> ValueReader<'a, 'data> {
         prefix: &'static str,
         width: usize,
     ) -> Result<Value, Missing> {
-        let most = ARRAY / (width.max(1) as u64);
+        let width = width.max(1);
+        let most = ARRAY.checked_div(width as u64).unwrap_or(ARRAY);
         let wanted = usize::try_from(count.min(most)).unwrap_or(0);
         let bytes = self.bytes(&object.place, object.at, wanted.saturating_mul(width))?;
         let mut codes: Vec<u32> = bytes.chunks_exact(width).map(code).collect();

@@ -103,12 +103,15 @@ pub(crate) struct MemberType<'data> {
     pub(crate) bits: Option<(u64, u64)>,
 }
 
+/// By offset in the unit: the namespace or type that a type is in.
+type OuterNames = HashMap<usize, Rc<str>>;
+
 /// Types that were read.
 #[derive(Default)]
 pub(crate) struct Types<'data> {
     known: RefCell<HashMap<DieId, Rc<Type<'data>>>>,
     /// By unit: the namespaces and types that types are in.
-    outer: RefCell<HashMap<DieId, Rc<HashMap<usize, Rc<str>>>>>,
+    outer: RefCell<HashMap<DieId, Rc<OuterNames>>>,
 }
 
 /// Names of what contains a type, all together.
@@ -117,7 +120,7 @@ const OUTER_NAME: usize = 4096;
 const OUTER_TYPES: usize = 1 << 20;
 
 /// For each type of a unit that is in a namespace or in another type, the name of that.
-fn outer_names(unit: &crate::dwarf::Unit<'_>) -> gimli::Result<HashMap<usize, Rc<str>>> {
+fn outer_names(unit: &crate::dwarf::Unit<'_>) -> gimli::Result<OuterNames> {
     let mut names = HashMap::new();
     let reference = unit.reference();
     let mut cursor = unit.unit.entries();

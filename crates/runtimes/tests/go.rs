@@ -1,5 +1,13 @@
 //! Go structures in synthetic memory, written by the layout of Go 1.21 without the reader's own tables.
 
+// A failed test may panic; nothing of this ships.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
 use cdh_elfcore::{Avma, FileOffset, Memory, Module, ModuleKind, ModuleRange};
 use cdh_runtimes::{Options, Process, RuntimeReport, examine};
 use cdh_symbolize::{Alone, BacktraceOptions, LoadedModule, SectionArena, backtrace};
