@@ -8,7 +8,7 @@
 //!
 //! The kernel starts [`handler`] for each crash, which leaves a sealed entry in the [`spool`]. [`shipper`] uploads
 //! sealed entries to the store, and [`salvage`] seals those of dead handlers. [`workload`] identifies pods and
-//! containers, [`policy`] decides how much of a crash is stored, and [`ledger`] records each outcome. [`install`]
+//! containers, [`policy`] decides how much of a crash is stored, and [`ledger`] records each outcome. [`mod@install`]
 //! changes the node's settings and restores them, [`supervise`] runs what the node needs besides, and [`diagnose`]
 //! reports problems. Invariants: nothing is deleted before its successor is verified, and what cannot be captured is
 //! a gap, never an abort. Functions are only named for fingerprints, and the handler never uses a network.
