@@ -232,7 +232,7 @@ fn bt_folds_inlined_recursions_of_all_threads() {
     let other = lines[1].contains("repeat 1,49");
     assert!(other, "{folded}");
     assert!(
-        folded.contains("step at ") && folded.contains("[inlined]"),
+        folded.contains("step (wait=") && folded.contains("[inlined]"),
         "{folded}"
     );
     assert!(frames(&folded) < 30, "{folded}");

@@ -133,7 +133,10 @@ impl Program {
         }
         let mut command = Command::new("sh");
         command.current_dir(directory);
-        command.args(["-c", "ulimit -c unlimited; exec ./program >out.log 2>&1"]);
+        command.args([
+            "-c",
+            "ulimit -c unlimited; exec env --default-signal ./program >out.log 2>&1",
+        ]);
         // A static program reads cargo's value at its start, which changes the order of its heap.
         command.env_remove("LD_LIBRARY_PATH");
         command.envs(self.env.clone());
