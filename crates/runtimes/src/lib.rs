@@ -1,6 +1,6 @@
 //! Reads what the runtime of a language knows of a crashed process: its frames, its tasks, its last words.
 //!
-//! One module per language behind [`Runtime`], which answers three questions: is this process yours, which frames
+//! One module per language behind `Runtime`, which answers three questions: is this process yours, which frames
 //! replace these native ones, what do you know about the death. Layouts of runtime structures are data files in
 //! `layouts/`, so that a new version is a new file.
 //!

@@ -40,7 +40,7 @@ fn d(raw: &str) -> Option<String> {
     (!parts.is_empty() && !rest.is_empty()).then(|| parts.join("."))
 }
 
-/// As [`demangle`]; C++ functions with their parameters.
+/// As `demangle`; C++ functions with their parameters.
 #[must_use]
 pub fn demangle_with_parameters(raw: &str) -> String {
     // The older names of Rust look like those of C++.

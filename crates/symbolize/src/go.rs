@@ -110,8 +110,11 @@ impl<'data> GoTable<'data> {
     /// `None` where the program is not a Go program, or of a version that is not known.
     #[must_use]
     pub fn open(object: &ElfObject<'data>) -> Option<Self> {
-        let section = SECTIONS.iter().find_map(|name| object.section(name))?;
-        let data = section.data;
+        let named = SECTIONS.iter().find_map(|name| object.section(name));
+        let (address, data) = match named {
+            Some(section) => (section.address.0, section.data),
+            None => unnamed_table(object)?,
+        };
         let magic = u32_at(data, 0)?;
         let old = match magic {
             GO_1_16 => true,
@@ -128,7 +131,7 @@ impl<'data> GoTable<'data> {
         let mut table = Self {
             object: object.clone(),
             data,
-            address: section.address.0,
+            address,
             is_new: magic == GO_1_20,
             trees: OnceLock::new(),
             text: 0,
@@ -282,9 +285,15 @@ impl<'data> GoTable<'data> {
             return Some(symbol.address.0);
         }
         let stored = self.module_data()?;
+        // Numbers are not relocated; addresses are, if the program can be anywhere.
+        let is_relocatable = self.relocated(|at, _| at == stored).is_some();
         let offsets: &[u64] = if self.is_new { &NEW_TREES } else { &OLD_TREES };
         offsets.iter().find_map(|offset| {
-            let value = self.module_word(stored, *offset)?;
+            let field = stored.checked_add(*offset)?;
+            let value = match is_relocatable {
+                true => self.relocated(|at, _| at == field)?.1,
+                false => self.module_word(stored, *offset)?,
+            };
             self.object.bytes_at(Svma(value)).map(|_| value)
         })
     }
@@ -457,6 +466,35 @@ impl<'data> GoTable<'data> {
         }
         None
     }
+}
+
+/// The table of a relocatable program that another linker linked: it is part of the constants.
+fn unnamed_table<'data>(object: &ElfObject<'data>) -> Option<(u64, &'data [u8])> {
+    object.section(".go.buildinfo")?;
+    let section = object.section(".data.rel.ro")?;
+    let is_table = |bytes: &[u8]| {
+        let magic = u32_at(bytes, 0);
+        let is_known = [GO_1_16, GO_1_18, GO_1_20]
+            .iter()
+            .any(|known| magic == Some(*known));
+        let (Some([0, 0, step, 8]), Some(count)) = (bytes.get(4..8), u64_at(bytes, 8)) else {
+            return false;
+        };
+        // Each function takes eight bytes at least.
+        is_known
+            && matches!(step, 1 | 4)
+            && count
+                .checked_mul(8)
+                .is_some_and(|size| size < bytes.len() as u64)
+    };
+    let starts = (0..section.data.len()).step_by(8);
+    let start = starts
+        .into_iter()
+        .find(|start| section.data.get(*start..).is_some_and(is_table))?;
+    Some((
+        section.address.0.checked_add(start as u64)?,
+        section.data.get(start..)?,
+    ))
 }
 
 /// A name as the runtime prints it: without type arguments (`funcNameForPrint`).

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::debug_info::{Found, Site, Target};
 use crate::{LoadedModule, Location};
 
-const MAGIC: &[u8; 8] = b"cdhmemo3";
+const MAGIC: &[u8; 8] = b"cdhmemo4";
 const NONE: u32 = u32::MAX;
 const NO_ADDRESS: u64 = u64::MAX;
 /// Answers and pairs of one memo; a module that crashes in more places starts over.

@@ -386,7 +386,7 @@ fn is_remembered(loaded: &LoadedModule<'_>) -> bool {
         let symbols = object.section(".symtab");
         symbols.is_some_and(|symbols| symbols.data.len() >= MANY)
             || section::present(object, ".gnu_debugdata")
-            || section::present(object, ".gopclntab")
+            || section::present(object, ".go.buildinfo")
     };
     let objects = [loaded.object.as_ref(), loaded.debug.as_ref()];
     has_debug_info(loaded) || objects.into_iter().flatten().any(is_slow)

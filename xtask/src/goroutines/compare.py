@@ -209,6 +209,7 @@ def main(arguments):
                         bad.append(f"{case}: no core")
                         continue
                     command = [cdh, "bt", core, "--exe", program, "--goroutines=all", "-o", "json", "--limit", "100000"]
+                    command.append("--no-cache")
                     answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
                     core.unlink()
                     own = set()
