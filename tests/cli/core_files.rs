@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use cdh_testkit::{KernelSettingsLock, or_skip};
+use cdh_testkit::{KernelSettingsLock, or_skip, root_is_a_mount};
 
 use super::Workstation;
 use super::agent::Agent;
@@ -40,6 +40,9 @@ fn configured(workstation: &Workstation) -> Command {
 
 #[test]
 fn agent_collects_uploads_and_deletes_the_core_files_of_the_host() {
+    if or_skip(root_is_a_mount()).is_none() {
+        return;
+    }
     let Some(_lock) = or_skip(KernelSettingsLock::for_settings()) else {
         return;
     };

@@ -15,7 +15,7 @@ use cdh_agent::handler::settings::HandlerSettings;
 use cdh_agent::ledger::{Ledger, LedgerRecord};
 use cdh_agent::node::settings::NodeSettings;
 use cdh_bundle::Manifest;
-use cdh_testkit::{KernelSettingsLock, Program};
+use cdh_testkit::{KernelSettingsLock, Program, or_skip, root_is_a_mount, skip};
 
 /// Longest wait for anything, on a machine that also builds.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -30,9 +30,11 @@ struct Node {
 impl Node {
     fn new() -> Option<Self> {
         let Some(lock) = KernelSettingsLock::acquire().unwrap() else {
-            eprintln!("skipped: only root may change the kernel's core settings");
+            skip("only root may change the kernel's core settings");
             return None;
         };
+        // The agent gets mounts of its own.
+        or_skip(root_is_a_mount())?;
         let directory = tempfile::Builder::new().prefix("cdh").tempdir().unwrap();
         Program::Crash.build(directory.path()).unwrap();
         fs::create_dir(directory.path().join("store")).unwrap();

@@ -39,4 +39,4 @@ pub use registry::{
 };
 pub use s3_server::{ADMIN, READER, S3Keys, S3Server};
 pub use server_process::{ServerProcess, on_free_ports};
-pub use skip::{SKIPPED_FILE, or_skip, skip};
+pub use skip::{SKIPPED_FILE, or_skip, root_is_a_mount, skip};

@@ -27,3 +27,19 @@ pub fn skip(why: impl Display) {
 pub fn or_skip<T>(outcome: Result<T, String>) -> Option<T> {
     outcome.map_err(skip).ok()
 }
+
+/// Whether the root directory is a mount, or why a test that needs one cannot run: in a chroot it may be a plain
+/// directory, and then `unshare --mount` fails and the table of mounts has no line for it.
+///
+/// # Errors
+/// The reason for [`skip`].
+pub fn root_is_a_mount() -> Result<(), String> {
+    // The fifth field is the mount point (proc_pid_mountinfo(5)).
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let is_mount = mounts
+        .lines()
+        .any(|line| line.split(' ').nth(4) == Some("/"));
+    is_mount
+        .then_some(())
+        .ok_or_else(|| "the root directory of this chroot is not a mount".to_owned())
+}
