@@ -152,6 +152,7 @@ pub enum Command {
     #[command(hide = true)]
     Man(ManArgs),
     /// Write the JSON schemas of everything that `-o json` prints
+    #[cfg(feature = "schema")]
     #[command(hide = true)]
     Schemas(ManArgs),
 }

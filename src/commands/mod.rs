@@ -17,6 +17,7 @@ mod info;
 mod ls;
 mod man;
 mod rm;
+#[cfg(feature = "schema")]
 mod schemas;
 mod share;
 mod sysroot;
@@ -52,6 +53,7 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Complete(args) => return complete::run(&args),
         Command::Completions(args) => return completions::run(&args),
         Command::Man(args) => return man::run(&args),
+        #[cfg(feature = "schema")]
         Command::Schemas(args) => return schemas::run(&args),
         Command::Agent(args) => {
             if !args.has_a_log() {
@@ -106,11 +108,11 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Rm(args) => rm::run(&settings, &args),
         Command::Gc(args) => gc::run(&settings, &args),
         Command::Share(args) => share::run(&settings, &args),
-        Command::Agent(_)
-        | Command::Complete(_)
-        | Command::Completions(_)
-        | Command::Man(_)
-        | Command::Schemas(_) => Ok(ExitStatus::Done),
+        Command::Agent(_) | Command::Complete(_) | Command::Completions(_) | Command::Man(_) => {
+            Ok(ExitStatus::Done)
+        }
+        #[cfg(feature = "schema")]
+        Command::Schemas(_) => Ok(ExitStatus::Done),
     }
 }
 

@@ -12,13 +12,13 @@ use cdh_symbolize::{
     Elapsed, Explanation, Fingerprint, Frame, ModuleReport, OriginalSignal, Role, Stop,
     ThreadBacktrace,
 };
-use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::backtrace::{BacktraceView, grouped};
 
 /// The stacks of a crashed process. Addresses are numbers; those of user space fit into 53 bits, wild ones may not.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BacktraceDocument<'a> {
     /// Id of the dump.
     dump: DumpId,
@@ -62,7 +62,8 @@ pub struct BacktraceDocument<'a> {
 }
 
 /// How much of a core is stored.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CoreSizes {
     /// Bytes that the core's headers promise.
     expected: u64,
@@ -73,7 +74,8 @@ pub struct CoreSizes {
 }
 
 /// Threads, modules and the fingerprint.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NamedBacktrace<'a> {
     /// The crashing thread first.
     threads: Vec<NamedThread<'a>>,
@@ -91,7 +93,8 @@ pub struct NamedBacktrace<'a> {
 }
 
 /// The stack of one thread.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NamedThread<'a> {
     /// Thread id in the process's own pid namespace.
     tid: u32,
@@ -110,7 +113,8 @@ pub struct NamedThread<'a> {
 }
 
 /// One frame, and its role in the stack.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NamedFrame<'a> {
     #[serde(flatten)]
     frame: &'a Frame,
@@ -125,7 +129,8 @@ pub struct NamedFrame<'a> {
 }
 
 /// A variable.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NamedVariable<'a> {
     /// Its name.
     name: &'a str,
@@ -143,7 +148,8 @@ pub struct NamedVariable<'a> {
 }
 
 /// Whether a value is known.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ValueState {
     /// It is.
@@ -178,7 +184,8 @@ impl<'a> NamedVariable<'a> {
 }
 
 /// The fault for which a signal handler ran.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NamedOriginalSignal {
     /// The signal. Code and address are absent where the kernel did not save them.
     signal: SignalFacts,
@@ -191,7 +198,8 @@ pub struct NamedOriginalSignal {
 }
 
 /// A fault in a signal handler.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NamedNestedSignal {
     /// The signal.
     signal: SignalFacts,
@@ -224,7 +232,8 @@ fn registers_by_name(registers: &Registers) -> BTreeMap<String, String> {
 }
 
 /// Registers of one thread.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ThreadRegisters {
     /// Thread id.
     tid: u32,

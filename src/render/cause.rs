@@ -3,7 +3,6 @@
 use anyhow::Result;
 use cdh_bundle::{DumpId, Manifest, ProcessFacts, SignalFacts, Verdict};
 use cdh_cause::{Cause, Fact, Listing};
-use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::line::Line;
@@ -18,7 +17,8 @@ pub struct WhyView<'a> {
 }
 
 /// The cause of a crash.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WhyDocument<'a> {
     /// Id of the dump.
     dump: DumpId,

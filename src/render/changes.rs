@@ -1,16 +1,17 @@
 //! What commands print as JSON that change a store or the cache: `fetch`, `import`, `rm`, `gc`, `share`, `cache clear`.
 
+#[cfg(feature = "schema")]
 use cdh_bundle::schema::Time;
 use cdh_bundle::{DumpId, SignalFacts, Verdict};
 use cdh_store::{DumpSummary, Expired};
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::pipeline::ImportOutcome;
 
 /// A dump that was downloaded and unpacked.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FetchedDump<'a> {
     /// Its id.
     pub id: DumpId,
@@ -23,7 +24,8 @@ pub struct FetchedDump<'a> {
 }
 
 /// A dump that was put into the store, or found there.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ImportedDump {
     /// Its id.
     pub id: DumpId,
@@ -38,7 +40,8 @@ pub struct ImportedDump {
 }
 
 /// What `cdh rm` deleted.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Removal<'a> {
     /// Whether nothing was deleted because of `--dry-run`.
     pub dry_run: bool,
@@ -47,12 +50,13 @@ pub struct Removal<'a> {
 }
 
 /// A dump that was deleted, or would be.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DeletedDump<'a> {
     /// Its id.
     id: DumpId,
     /// When the process crashed.
-    #[schemars(with = "Time")]
+    #[cfg_attr(feature = "schema", schemars(with = "Time"))]
     captured_at: Timestamp,
     /// Program.
     exe: String,
@@ -84,7 +88,8 @@ impl<'a> DeletedDump<'a> {
 }
 
 /// What `cdh gc` deleted.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GarbageCollection<'a> {
     /// Whether nothing was deleted because of `--dry-run`.
     pub dry_run: bool,
@@ -95,7 +100,8 @@ pub struct GarbageCollection<'a> {
 }
 
 /// A stored module that no dump needs.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DeletedModule {
     /// Build-id and SHA-256.
     pub name: String,
@@ -104,19 +110,21 @@ pub struct DeletedModule {
 }
 
 /// A presigned URL.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SharedDump {
     /// Id of the dump.
     pub id: DumpId,
     /// The URL. It is a secret: it gives access to the memory of the process.
     pub url: String,
     /// When it stops working.
-    #[schemars(with = "Time")]
+    #[cfg_attr(feature = "schema", schemars(with = "Time"))]
     pub expires_at: Timestamp,
 }
 
 /// What `cdh cache clear` deleted.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Freed {
     /// Bytes that were freed.
     pub freed_bytes: u64,

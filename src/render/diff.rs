@@ -6,7 +6,6 @@ use anyhow::Result;
 use cdh_bundle::Manifest;
 use cdh_elfcore::{Registers, Thread};
 use cdh_symbolize::{Backtrace, Frame};
-use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Style, Tone, terminal_line};
@@ -36,7 +35,8 @@ pub struct DiffView<'a> {
 }
 
 /// What differs between two dumps.
-#[derive(Debug, JsonSchema, Serialize)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Difference {
     /// Id or path of the first dump.
     a: String,
@@ -61,7 +61,8 @@ pub struct Difference {
 }
 
 /// A value of both dumps.
-#[derive(Debug, JsonSchema, Serialize)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Pair {
     /// What it is.
     name: String,

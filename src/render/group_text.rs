@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use cdh_bundle::DumpId;
+#[cfg(feature = "schema")]
 use cdh_bundle::schema::Time;
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::csv::csv_text;
@@ -208,7 +208,8 @@ fn some(names: impl Iterator<Item = String>) -> String {
 }
 
 /// A crash in `cdh groups`: dumps with the same fingerprint, or without one of the same program and signal.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ListedGroup<'g> {
     /// Terms that the dumps had to match; `null` if all dumps were grouped.
     filter: Option<&'g str>,
@@ -225,20 +226,20 @@ pub struct ListedGroup<'g> {
     /// Bytes of the bundles, as far as the listing says.
     bytes: u64,
     /// When the store first received this crash, even if the filter hides that dump.
-    #[schemars(with = "Time")]
+    #[cfg_attr(feature = "schema", schemars(with = "Time"))]
     first: Timestamp,
     /// What `first` is based on.
     first_from: FirstFrom,
     /// Whether the crash first appeared within the time that counts as new.
     new: bool,
     /// Capture time of the oldest selected dump; `first` covers the whole store.
-    #[schemars(with = "Time")]
+    #[cfg_attr(feature = "schema", schemars(with = "Time"))]
     oldest_selected: Timestamp,
     /// Whether the filter hides older dumps of this crash. If it does, `count`, `incomplete`, `affected` and
     /// `images` do not show since when it crashes.
     older_dumps_hidden: bool,
     /// Capture time of the newest dump.
-    #[schemars(with = "Time")]
+    #[cfg_attr(feature = "schema", schemars(with = "Time"))]
     last: Timestamp,
     /// Id of the newest dump.
     latest: DumpId,

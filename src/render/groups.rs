@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+#[cfg(feature = "schema")]
 use cdh_bundle::schema::Time;
 use cdh_bundle::{DumpId, ImageRef, WorkloadOwner};
 use cdh_store::{DumpSummary, FirstSeen, Reach};
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::workload::pod_owner;
@@ -55,7 +55,8 @@ pub struct Group {
 }
 
 /// What the first time of a group is based on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FirstFrom {
     /// The dumps that were grouped: the crash may be older.
@@ -68,7 +69,8 @@ pub enum FirstFrom {
 }
 
 /// One workload of a group.
-#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GroupWorkload {
     /// `namespace/pod`, or `namespace/owner-*`.
     pub name: String,
@@ -76,10 +78,10 @@ pub struct GroupWorkload {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<WorkloadOwner>,
     /// First dump of this group from it.
-    #[schemars(with = "Time")]
+    #[cfg_attr(feature = "schema", schemars(with = "Time"))]
     pub first: Timestamp,
     /// Last dump of this group from it.
-    #[schemars(with = "Time")]
+    #[cfg_attr(feature = "schema", schemars(with = "Time"))]
     pub last: Timestamp,
     /// How many dumps of this group are from it.
     pub count: usize,
@@ -99,17 +101,18 @@ impl GroupWorkload {
 }
 
 /// One image of a group.
-#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GroupImage {
     /// `repository@sha256:…`.
     pub reference: String,
     /// Tag or version label.
     pub release: Option<String>,
     /// First dump of this group from it.
-    #[schemars(with = "Time")]
+    #[cfg_attr(feature = "schema", schemars(with = "Time"))]
     pub first: Timestamp,
     /// Last dump of this group from it.
-    #[schemars(with = "Time")]
+    #[cfg_attr(feature = "schema", schemars(with = "Time"))]
     pub last: Timestamp,
     /// How many dumps of this group are from it.
     pub count: usize,

@@ -5,7 +5,6 @@ use cdh_bundle::{Manifest, Verdict, Workload, WorkloadKind, meaning_of_sender};
 use cdh_cause::Cause;
 use cdh_elfcore::{Completeness, StackOverflow};
 use cdh_symbolize::Explanation;
-use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -417,7 +416,8 @@ fn quoted(argument: &str) -> String {
 }
 
 /// What `cdh info` shows.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct InfoDocument<'a> {
     /// Where the dump is: store and key, spool, bundle, case or core.
     origin: &'a str,
@@ -440,7 +440,8 @@ pub struct InfoDocument<'a> {
 }
 
 /// How much of a core is stored.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FoundCore {
     /// Bytes that the core's headers promise.
     expected: u64,
@@ -453,7 +454,8 @@ pub struct FoundCore {
 }
 
 /// How much of a thread's stack is stored.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FoundStack {
     /// Thread id.
     tid: u32,

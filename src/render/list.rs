@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Result;
+#[cfg(feature = "schema")]
 use cdh_bundle::schema::Time;
 use cdh_bundle::{DumpId, Manifest, WorkloadOwner};
 use cdh_store::DumpSummary;
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::csv::csv_text;
@@ -15,12 +15,13 @@ use super::table::{Fit, aligned_within};
 use super::{Style, Tone, bytes};
 
 /// A dump in a listing. Absent facts are `null`.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ListedDump<'a> {
     /// Its id.
     id: DumpId,
     /// When the process crashed, to the second.
-    #[schemars(with = "Option<Time>")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Time>"))]
     captured_at: Option<Timestamp>,
     /// Kubernetes namespace. `…` marks where the object's name was shortened.
     namespace: Option<&'a str>,
@@ -45,7 +46,8 @@ pub struct ListedDump<'a> {
 }
 
 /// What only manifests hold; all `null` if the manifest was not read.
-#[derive(Default, JsonSchema, Serialize)]
+#[derive(Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ManifestFacts<'a> {
     /// Container in the pod.
     container: Option<&'a str>,

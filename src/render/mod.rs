@@ -33,31 +33,37 @@ pub use backtrace::{
     BacktraceView, Locals, SourceText, Sources, backtrace_text, is_unwound, shown_frames,
     thread_lines,
 };
-pub use backtrace_json::{BacktraceDocument, backtrace_json};
-pub use cause::{WhyDocument, WhyView, listing_text, why_json, why_text};
+pub use backtrace_json::backtrace_json;
+pub use cause::{WhyView, listing_text, why_json, why_text};
 pub use changes::{
     DeletedDump, DeletedModule, FetchedDump, Freed, GarbageCollection, ImportedDump, Removal,
     SharedDump,
 };
-pub use diff::{DiffSide, DiffView, Difference, diff_json, diff_text};
+pub use diff::{DiffSide, DiffView, diff_json, diff_text};
 pub use drops::{drops_json, drops_text, kinds_of_drops};
 pub use escape::{json_text, shell_word, sorted_json, terminal_line};
-pub use group_text::{
-    GroupsView, ListedGroup, group_text, groups_csv, groups_json, groups_jsonl, groups_text,
-};
+pub use group_text::{GroupsView, group_text, groups_csv, groups_json, groups_jsonl, groups_text};
 pub use groups::{DumpFacts, FirstFrom, Group, TIMES};
 pub use image::short_image;
-pub use info::{InfoDocument, InfoView, info_json, info_text};
+pub use info::{InfoView, info_json, info_text};
 #[allow(unused_imports)]
 pub use line::{Line, Span};
-pub use list::{
-    ListView, ListedDump, Manifests, age, list_csv, list_ids, list_json, list_jsonl, list_table,
-};
+pub use list::{ListView, Manifests, age, list_csv, list_ids, list_json, list_jsonl, list_table};
 pub use style::{Style, Tone};
 pub use sysroot::{
-    CacheLimits, ListedCacheEntry, SysrootDocument, SysrootView, cache_json, cache_text,
-    module_problem, sysroot_json, sysroot_text,
+    CacheLimits, SysrootView, cache_json, cache_text, module_problem, sysroot_json, sysroot_text,
 };
 pub use top_frame::top_frame;
 pub use units::{bytes, percent};
 pub use workload::pod_owner;
+// What the schemas are made of.
+#[cfg(feature = "schema")]
+pub use self::{
+    backtrace_json::BacktraceDocument,
+    cause::WhyDocument,
+    diff::Difference,
+    group_text::ListedGroup,
+    info::InfoDocument,
+    list::ListedDump,
+    sysroot::{ListedCacheEntry, SysrootDocument},
+};

@@ -7,7 +7,6 @@ use anyhow::Result;
 use cdh_elfcore::{BuildId, ModuleKind};
 use cdh_symbolize::ModuleStatus;
 use cdh_sysroot::CacheEntry;
-use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::table::aligned;
@@ -146,7 +145,8 @@ fn to_do(found: &FoundModule, view: &SysrootView<'_>) -> String {
 }
 
 /// What `cdh sysroot` pulled and found.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SysrootDocument<'a> {
     /// Directory that is laid out as the root of the crashed process.
     directory: String,
@@ -161,7 +161,8 @@ pub struct SysrootDocument<'a> {
 }
 
 /// A module and the file that was found for it.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SysrootModule<'a> {
     /// Path as the process saw it.
     path: String,
@@ -336,7 +337,8 @@ fn cache_legend(entries: &[CacheEntry], limits: &CacheLimits) -> String {
 }
 
 /// What `cdh cache ls` lists.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ListedCacheEntry<'a> {
     /// Kind: unpacked dumps, or files of images and debuginfod servers.
     kind: &'a str,

@@ -118,6 +118,9 @@ pub(crate) fn demo(directory: &Path) -> Result<()> {
         "--bin",
         "cdh-handler",
     ]);
+    // It is built once: neither incremental nor for a debugger.
+    build.env("CARGO_INCREMENTAL", "0");
+    build.env("CARGO_PROFILE_DEV_DEBUG", "0");
     progress::cargo(&mut build, "building cdh and its handler")?;
     for name in ["cdh", "cdh-handler"] {
         // Moved: a `cdh` without buckets is not what others expect where cargo puts programs.

@@ -3,14 +3,15 @@
 use cdh_agent::PatternOwner;
 use cdh_agent::shipper::WaitingDump;
 use cdh_bundle::DumpId;
+#[cfg(feature = "schema")]
 use cdh_bundle::schema::Time;
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
 /// State of the agent on this node.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StatusDocument {
     /// The program that gets the cores of this node.
     pub pattern: PatternOwner,
@@ -37,7 +38,8 @@ pub struct StatusDocument {
 }
 
 /// The kernel's settings.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KernelSettings {
     /// `kernel.core_pattern`.
     pub core_pattern: String,
@@ -48,7 +50,8 @@ pub struct KernelSettings {
 }
 
 /// What is in the spool.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SpoolState {
     /// Path.
     pub path: String,
@@ -59,7 +62,8 @@ pub struct SpoolState {
 }
 
 /// Numbers of dumps in the spool.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SpoolCounts {
     /// Dumps that are complete.
     pub sealed: u64,
@@ -72,7 +76,8 @@ pub struct SpoolCounts {
 }
 
 /// A store.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StoreReport {
     /// Location, and what names it; `null` if only root can see which store the agent uses.
     pub store: Option<String>,
@@ -83,12 +88,13 @@ pub struct StoreReport {
     /// What to do about a failure.
     pub hint: Option<String>,
     /// When the running agent retries.
-    #[schemars(with = "Option<Time>")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Time>"))]
     pub next_try: Option<Timestamp>,
 }
 
 /// Whether a store works.
-#[derive(Clone, Copy, JsonSchema, Serialize)]
+#[derive(Clone, Copy, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StoreHealth {
     /// It works.
@@ -102,19 +108,21 @@ pub enum StoreHealth {
 }
 
 /// A container runtime that does not answer.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RuntimeReport {
     /// Its socket; empty if no socket was found.
     pub socket: String,
     /// Since when it does not answer.
-    #[schemars(with = "Time")]
+    #[cfg_attr(feature = "schema", schemars(with = "Time"))]
     pub since: Timestamp,
     /// The error with its causes.
     pub why: String,
 }
 
 /// A setting at the next boot.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BootReport {
     /// The file that sets it.
     pub file: String,
@@ -125,7 +133,8 @@ pub struct BootReport {
 }
 
 /// A dump in the spool.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WaitingReport {
     #[serde(flatten)]
     pub dump: WaitingDump,
@@ -134,7 +143,8 @@ pub struct WaitingReport {
 }
 
 /// What a sweep did.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SweepDocument {
     /// Whether a running agent was asked to ship. The lists are empty then.
     pub by_running_agent: bool,
@@ -157,7 +167,8 @@ pub struct SweepDocument {
 }
 
 /// Result of checking the agent's configuration.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CheckedConfig {
     /// The file that was read; `null` if there is none.
     pub file: Option<String>,
@@ -176,7 +187,8 @@ pub struct CheckedConfig {
 }
 
 /// A variable whose name begins with `CDH_` and that nothing reads.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UnknownVariable {
     /// Its name.
     pub name: String,
@@ -185,7 +197,8 @@ pub struct UnknownVariable {
 }
 
 /// A mistake in the configuration.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ConfigProblem {
     /// What is wrong, and where.
     pub text: String,
@@ -194,7 +207,8 @@ pub struct ConfigProblem {
 }
 
 /// A setting.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ConfigValue {
     /// Key, such as `shipping.interval`.
     pub key: String,

@@ -28,7 +28,6 @@ use cdh_bundle::{
 use cdh_elfcore::{ByteSource, CoreFile, CoreHead, FileSource, Module, ModuleKind};
 use cdh_store::{DumpSummary, ObjectKey, Store};
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::compressed::{Compression, Peeked, bounded, cannot_decompress};
@@ -132,7 +131,8 @@ pub struct Imported {
 }
 
 /// What an import did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ImportOutcome {
     /// The dump was stored.
