@@ -325,7 +325,7 @@ volatile int sink;
 static pthread_barrier_t barrier;
 static void *run(void *argument) {
     pthread_barrier_wait(&barrier);
-    if (argument) { sink = *(int *)8; }
+    if (argument) { usleep(200000); sink = *(int *)8; }
     for (;;) pause();
 }
 int main(void) {
