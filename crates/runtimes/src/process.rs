@@ -20,7 +20,6 @@ pub struct Process<'p> {
     pub surroundings: &'p dyn Surroundings,
 }
 
-#[allow(dead_code)] // Not every language needs every width.
 impl Process<'_> {
     /// Fills `buffer` with the bytes at `at`, or says that they are not known. A core lacks pages that are as they
     /// are in a file: constants come from the module's file.
@@ -95,13 +94,11 @@ impl Process<'_> {
     }
 }
 
-#[allow(dead_code)] // Not every language needs it.
 /// A little-endian word in bytes that were read before.
 pub(crate) fn word_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-#[allow(dead_code)] // Not every language needs it.
 /// As [`word_at`], of four bytes.
 pub(crate) fn half_word_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))

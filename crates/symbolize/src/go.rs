@@ -468,7 +468,8 @@ impl<'data> GoTable<'data> {
     }
 }
 
-/// The table of a relocatable program that another linker linked: it is part of the constants.
+/// Address and bytes of the table of functions in a position-independent program that the system's linker linked:
+/// that merges `.data.rel.ro.gopclntab` into `.data.rel.ro`. The header is `pcHeader` in `runtime/symtab.go`.
 fn unnamed_table<'data>(object: &ElfObject<'data>) -> Option<(u64, &'data [u8])> {
     object.section(".go.buildinfo")?;
     let section = object.section(".data.rel.ro")?;
@@ -487,9 +488,8 @@ fn unnamed_table<'data>(object: &ElfObject<'data>) -> Option<(u64, &'data [u8])>
                 .checked_mul(8)
                 .is_some_and(|size| size < bytes.len() as u64)
     };
-    let starts = (0..section.data.len()).step_by(8);
-    let start = starts
-        .into_iter()
+    let start = (0..section.data.len())
+        .step_by(8)
         .find(|start| section.data.get(*start..).is_some_and(is_table))?;
     Some((
         section.address.0.checked_add(start as u64)?,
