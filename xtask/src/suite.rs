@@ -109,6 +109,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     for why in fs::read_to_string(skipped.path())?.lines() {
         tally.skip(why);
     }
+    for line in tally.failures.sections.iter().flatten() {
+        println!("{line}");
+    }
     for binary in &tally.broken {
         println!("ended without a result: {binary}");
     }
@@ -173,11 +176,46 @@ struct Tally {
     running: Option<String>,
     /// Binaries that ended without one; each counts as a failure.
     broken: Vec<String>,
+    /// What failed tests printed, to be repeated at the end.
+    failures: Failures,
+}
+
+/// The sections in which the harness shows what failed tests printed.
+#[derive(Debug, Default)]
+struct Failures {
+    /// Lines of each failed test: its name, then the start of its panic.
+    sections: Vec<Vec<String>>,
+    /// Whether lines now belong to the last section.
+    is_open: bool,
+}
+
+impl Failures {
+    /// Lines and characters of one failure that are repeated.
+    const LINES: usize = 16;
+    const WIDTH: usize = 400;
+
+    fn see(&mut self, line: &str) {
+        let name = line.strip_prefix("---- ");
+        if let Some(name) = name.and_then(|rest| rest.strip_suffix(" stdout ----")) {
+            self.sections.push(vec![format!("failed: {name}")]);
+            self.is_open = true;
+        } else if line == "failures:" || line.starts_with("test result: ") {
+            self.is_open = false;
+        } else if let Some(section) = self.sections.last_mut().filter(|_| self.is_open) {
+            let is_panic = line.starts_with("thread '") && line.contains(" panicked at ");
+            let is_more = section.len() > 1 && section.len() <= Self::LINES;
+            if (is_panic || is_more) && !line.is_empty() && !line.starts_with("note: run with") {
+                let shown: String = line.chars().take(Self::WIDTH).collect();
+                section.push(format!("    {shown}"));
+            }
+        }
+    }
 }
 
 impl Tally {
     /// Reads a line of `cargo test`.
     fn see(&mut self, line: &str) {
+        self.failures.see(line);
         if let Some(binary) = line.strip_prefix("     Running ") {
             self.end_binary();
             self.running = Some(binary.to_owned());
@@ -269,6 +307,27 @@ mod tests {
             tally.summary(Duration::from_secs(247)),
             "\ntests ended after 4 min 7 s\n1 skipped: another root\n2 skipped: no openssl here\n\
              6 passed, 0 failed, 4 skipped"
+        );
+    }
+
+    #[test]
+    fn panics_of_failed_tests_are_repeated_without_the_rest() {
+        let tally = tally(
+            "     Running tests/a.rs (deps/a)\n\
+             test one ... FAILED\n\nfailures:\n\n---- one stdout ----\na line before\n\n\
+             thread 'one' (7) panicked at a.rs:3:5:\nassertion failed: a\n  left: 1\n\
+             note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n\n\n\
+             failures:\n    one\n\n\
+             test result: FAILED. 9 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n",
+        );
+        assert_eq!(
+            tally.failures.sections,
+            [[
+                "failed: one",
+                "    thread 'one' (7) panicked at a.rs:3:5:",
+                "    assertion failed: a",
+                "      left: 1",
+            ]]
         );
     }
 

@@ -111,26 +111,26 @@ fn is_handler(process: &Path, names: &[String]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::{Command, Stdio};
 
     #[test]
     fn the_agent_is_counted_by_itself_and_not_among_the_handlers() {
-        let stop = AtomicBool::new(false);
-        // As on the command line: a directory may have two names.
-        let names = [std::env::args().next().unwrap()];
-        let looked = |agent: Option<u32>| {
-            stop.store(false, Ordering::Relaxed);
-            std::thread::scope(|scope| {
-                let watching = scope.spawn(|| watch(&names, agent, &stop));
-                std::thread::sleep(PAUSE);
-                stop.store(true, Ordering::Relaxed);
-                watching.join().unwrap()
-            })
-        };
-        // This process plays a handler, then the agent.
-        let as_handler = looked(None);
-        assert!(as_handler.handlers.resident > 1000 && as_handler.agent.resident == 0);
-        let as_agent = looked(Some(std::process::id()));
+        // No other process has this word on its command line, not even between its fork and its exec.
+        let word = format!("cdh-watched-{}", std::process::id());
+        let mut watched = Command::new("sh")
+            .args(["-c", "read line", &word])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let names = [word];
+        // The process plays a handler, then the agent. One look that begins after the stop is enough.
+        let stop = AtomicBool::new(true);
+        let as_handler = watch(&names, None, &stop);
+        let as_agent = watch(&names, Some(watched.id()), &stop);
+        watched.kill().unwrap();
+        watched.wait().unwrap();
+        assert!(as_handler.handlers.resident > 100 && as_handler.agent.resident == 0);
         assert_eq!(as_agent.handlers.resident, 0);
-        assert!(as_agent.agent.resident > 1000 && as_agent.together.proportional > 500);
+        assert!(as_agent.agent.resident > 100 && as_agent.together.proportional > 10);
     }
 }
