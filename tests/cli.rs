@@ -449,6 +449,24 @@ fn damaged_bundle_is_told_from_a_whole_one() {
 }
 
 #[test]
+fn man_pages_pass_the_lint_of_mandoc() {
+    let man = Path::new(env!("CARGO_MANIFEST_DIR")).join("man");
+    for page in fs::read_dir(man).unwrap() {
+        let page = page.unwrap().path();
+        let Ok(lint) = Command::new("mandoc")
+            .args(["-T", "lint"])
+            .arg(&page)
+            .output()
+        else {
+            println!("skipped: mandoc is not installed");
+            return;
+        };
+        let findings = String::from_utf8_lossy(&lint.stdout);
+        assert!(findings.is_empty() && lint.status.success(), "{findings}");
+    }
+}
+
+#[test]
 fn man_pages_and_completions_are_those_of_the_command_line() {
     let workstation = Workstation::new();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

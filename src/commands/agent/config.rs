@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use crate::args::{
-    AgentOptions, CaptureArgs, NodeArgs, PathArgs, SeenArgs, ShippingArgs, WorkloadArgs,
+    AgentOptions, CaptureArgs, NodeArgs, ObservabilityArgs, PathArgs, ShippingArgs, WorkloadArgs,
 };
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
@@ -35,7 +35,7 @@ impl Flags {
             .capture(&args.capture)
             .shipping(&args.shipping)
             .workloads(&args.workloads)
-            .seen(&args.seen)
+            .observability(&args.observability)
     }
 
     pub(super) fn paths(self, args: &PathArgs) -> Self {
@@ -126,7 +126,7 @@ impl Flags {
             )
     }
 
-    pub(super) fn seen(self, args: &SeenArgs) -> Self {
+    pub(super) fn observability(self, args: &ObservabilityArgs) -> Self {
         self.put(
             "metrics.listen",
             "--metrics",
