@@ -16,8 +16,8 @@ pub struct AgentArgs {
 }
 
 impl AgentArgs {
-    /// Whether the command writes a log in its own format, or is run by the kernel: nothing else may be on
-    /// standard error.
+    /// Whether standard error is reserved: the command writes a log in its own format there, or the kernel
+    /// runs it.
     #[must_use]
     pub fn has_a_log(&self) -> bool {
         matches!(

@@ -1,6 +1,6 @@
-//! Where the files of a core's modules come from.
+//! Finds the files of a core's modules in several sources.
 //!
-//! The order, for each file on its own; the first source whose file agrees with the core wins:
+//! The order, for each file separately; the first source with a file that matches the core wins:
 //!
 //! 1. `--exe FILE`, `--map FROM=TO`, `--sysroot DIR`
 //! 2. this machine: a container of the dump that runs here, beside the core, and at the same path
@@ -9,10 +9,11 @@
 //! 5. debuginfod servers (`DEBUGINFOD_URLS`)
 //! 6. `--debug-image REF`, for debug information
 //!
-//! A registry is contacted only for modules that are still missing then. One that only the dump names is
-//! contacted if the user configured it or has credentials for it, and in the latter case not on this machine or
-//! its link: the author of the dump chose the name. The last two sources are asked only
-//! for what the stacks need. A source that fails is skipped, and its error becomes a remark.
+//! A registry is contacted only for modules that are still missing after the earlier sources. If only the dump
+//! names a registry, it is contacted only if the user configured it or has credentials for it; with credentials
+//! alone, it must not be this machine or link-local, because the author of the dump chose the name. The last
+//! two sources are used only for files that the stacks need. A source that fails is skipped, and its error
+//! becomes a remark.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -34,26 +35,27 @@ use crate::render::{self, shell_word, terminal_line};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::{ImageSettings, Settings};
 
-/// Rounds of unwinding and asking.
+/// Maximum rounds of unwinding and searching.
 const MAX_ROUNDS: usize = 32;
-/// Frames by which it is decided what is needed.
+/// Number of frames that determine which files are needed.
 const FRAMES: usize = 256;
 
-/// What was found, and what went wrong on the way.
+/// The files found, and errors on the way.
 pub struct Gathered {
     /// Every module of the core.
     pub modules: Vec<FoundModule>,
     /// Files for debuggers that are no modules: the path in the image, and where they are.
     pub extras: Vec<(Vec<u8>, PathBuf)>,
-    /// The image that was asked, by digest.
+    /// The image that was searched, by digest.
     pub image: Option<String>,
-    /// Bytes that came over the network.
+    /// Bytes received from the network.
     pub received: u64,
-    /// What sources said that could not help: a `Failure` each, to be shown.
+    /// Errors of sources that could not help: a `Failure` each, to be shown.
     pub remarks: Vec<anyhow::Error>,
 }
 
-/// A process whose modules need files: known by its core, or by the stacks that the handler stored.
+/// A process whose modules need files: known from its core, or from the stacks that the handler
+/// stored.
 pub trait CrashedProcess {
     /// Its modules; none has a file yet.
     fn modules(&self) -> Vec<FoundModule>;
@@ -61,7 +63,7 @@ pub trait CrashedProcess {
     fn evidence(&self) -> &[CoreFile];
     /// What it ran on.
     fn machine(&self) -> Machine;
-    /// What would name more frames of its stacks.
+    /// The files that would name more frames of its stacks.
     fn needs(&self, modules: &[LoadedModule<'_>], all_threads: bool) -> Vec<ModuleNeed>;
 }
 
@@ -103,7 +105,7 @@ pub fn image_cache(settings: &Settings) -> Result<Cache, Failure> {
     Ok(Cache::in_directory(&directory).with_limit(settings.images.cache_limit))
 }
 
-/// Finds the files of all modules, and of debug information what the stacks need.
+/// Finds the files of all modules, and debug files as far as the stacks need them.
 #[must_use]
 pub fn gather_files(
     settings: &Settings,
@@ -123,7 +125,7 @@ pub fn gather_files(
     let images = &settings.images;
     let stored = dump.manifest.image.as_ref().map(|image| &image.reference);
     let reference = images.image.as_ref().or(stored);
-    // Under a name of the image, a file of this machine is a stranger.
+    // With an image name from the user, files of this machine need proof.
     let needs_proof = search.sysroot.is_some() || reference.is_some();
     let running = running_root(dump);
     let look_here = |found: &mut FoundModule| {
@@ -153,7 +155,7 @@ pub fn gather_files(
         dump,
         all_threads,
     };
-    // Files from elsewhere are used from the cache.
+    // Files from other sources are used from the cache.
     let cache = match image_cache(settings) {
         Ok(cache) => cache,
         Err(refusal) => {
@@ -165,7 +167,7 @@ pub fn gather_files(
         }
     };
     let mut asked = RemoteSources::new(settings, cache, process, observer);
-    // No registry has an image that podman built itself.
+    // No registry has an image that podman built locally.
     let is_local = images.image.is_none() && missing_files::is_local_image(dump);
     let reference = reference.filter(|_| !is_local);
     let other_remarks = gathered.remarks.len();
@@ -183,7 +185,7 @@ pub fn gather_files(
         observer,
     );
     if !gathered.modules.iter().any(FoundModule::is_missing) {
-        // The store had what the image did not give.
+        // The store had the modules that the image lacked.
         gathered.remarks.drain(other_remarks..image_remarks);
     }
     for found in &mut gathered.modules {
@@ -198,7 +200,8 @@ pub fn gather_files(
     gathered
 }
 
-/// Places the program that the user names where a core names none, as valgrind's without auxiliary vector.
+/// Places the program that the user named if a core names none, such as valgrind's cores without an
+/// auxiliary vector.
 fn add_given_program(
     process: &dyn CrashedProcess,
     search: &ModuleSearch,
@@ -219,7 +222,7 @@ fn add_given_program(
     modules.extend(module.map(|module| FoundModule::new(module, core)));
 }
 
-/// The libraries that the program's file leads to, where the core lists no files and lacks the program's headers.
+/// The libraries that the program's file leads to, if the core lists no files and lacks the program's headers.
 fn modules_by_program(process: &dyn CrashedProcess, modules: &[FoundModule]) -> Vec<FoundModule> {
     let Some(core) = process.evidence().first() else {
         return Vec::new();
@@ -240,7 +243,7 @@ fn modules_by_program(process: &dyn CrashedProcess, modules: &[FoundModule]) -> 
         .collect()
 }
 
-/// A remark on a file that the user named as the program and that is not used.
+/// A remark that a file which the user named as the program is not used.
 fn unused_program(search: &ModuleSearch, modules: &[FoundModule]) -> Option<anyhow::Error> {
     let path = search.executable.as_ref()?;
     let mut programs = modules.iter();
@@ -258,7 +261,7 @@ fn unused_program(search: &ModuleSearch, modules: &[FoundModule]) -> Option<anyh
     Some(Failure::new(ExitStatus::Nothing, what).into())
 }
 
-/// A remark on code that is not as in its file: breakpoints, hooks of tracers.
+/// A remark on code that differs from its file: breakpoints, hooks of tracers.
 fn patched(gathered: &Gathered) -> Option<anyhow::Error> {
     let mut patched = gathered
         .modules
@@ -277,7 +280,8 @@ fn patched(gathered: &Gathered) -> Option<anyhow::Error> {
     Some(Failure::new(ExitStatus::Nothing, what).into())
 }
 
-/// An id as container runtimes make them. Anything shorter or longer could name another process's cgroup.
+/// An id in the format of container runtimes. Anything shorter or longer could match another process's
+/// cgroup.
 fn container_id(text: &str) -> Option<&str> {
     let is_id = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_id.then_some(text)
@@ -310,7 +314,7 @@ fn running_root(dump: &Dump) -> Option<PathBuf> {
         .find(|root| root.is_dir())
 }
 
-/// A pull's error with status and advice.
+/// A pull error with exit status and advice.
 #[must_use]
 pub fn pull_failure(error: PullError, what: &str) -> anyhow::Error {
     let status = if error.is_mismatch() {
@@ -335,7 +339,7 @@ struct RemoteSources<'a> {
     observer: PullProgress<'a>,
 }
 
-/// Forwards the progress of a pull to the observer of the command.
+/// Forwards pull progress to the observer of the command.
 struct PullProgress<'a>(&'a dyn Observer);
 
 impl Progress for PullProgress<'_> {
@@ -424,7 +428,7 @@ impl<'a> RemoteSources<'a> {
         })
     }
 
-    /// Takes modules, their debug files and debuggers' own files from the image.
+    /// Uses modules, their debug files and debuggers' own files from the image.
     fn image(&mut self, reference: &str, gathered: &mut Gathered) {
         if !gathered.modules.iter().any(FoundModule::is_missing) {
             return;
@@ -469,7 +473,7 @@ impl<'a> RemoteSources<'a> {
                 }),
             })
             .collect();
-        // Debug files of modules that are here already are taken where a layer is read anyway.
+        // Debug files of modules that were found already are read if their layer is read anyway.
         let lacking: Vec<Wanted> = gathered
             .modules
             .iter()
@@ -500,7 +504,7 @@ impl<'a> RemoteSources<'a> {
             };
             match answer {
                 Lookup::Found(file) => {
-                    // Without a build-id in the core, the image's digest is the proof.
+                    // Without a build-id in the core, the image's digest proves the file.
                     let candidate = Candidate {
                         path: file.file,
                         inside: None,
@@ -544,7 +548,8 @@ impl<'a> RemoteSources<'a> {
         gathered.remarks.extend(problem);
     }
 
-    /// Asks debuginfod and the debug image for what the stacks need, until nothing new comes.
+    /// Requests files that the stacks need from debuginfod and the debug image, until there are no
+    /// new ones.
     fn by_need(&mut self, stacks: &WantedStacks<'_>, gathered: &mut Gathered) {
         let mut tried: Vec<(usize, FileRole)> = Vec::new();
         let mut debug_image = self.images.debug_image.clone();
@@ -588,7 +593,7 @@ impl<'a> RemoteSources<'a> {
         match self.debuginfod.as_ref()?.get(part, id, &self.observer) {
             Ok(file) => file,
             Err(error) => {
-                // One that does not answer now will not answer for the next module either.
+                // A server that does not answer will not answer for the next module either.
                 self.debuginfod = None;
                 let failure = Failure::new(ExitStatus::Unreachable, "debuginfod cannot be used")
                     .cause(error)
@@ -650,11 +655,11 @@ enum Consent {
     Named,
     /// The dump names it, and the user has credentials for it or a rule in `registries.conf`.
     Credentials,
-    /// Only the dump names it: its cached files are used.
+    /// Only the dump names it: only its cached files are used.
     No,
 }
 
-/// Whether `registry` is what `pattern` of `images.registries` names: `host`, `host:port` or `*.domain`.
+/// Whether `registry` matches `pattern` of `images.registries`: `host`, `host:port` or `*.domain`.
 fn is_registry(pattern: &str, registry: &str) -> bool {
     let pattern = pattern.to_ascii_lowercase();
     let registry = registry.to_ascii_lowercase();
@@ -668,7 +673,7 @@ fn is_registry(pattern: &str, registry: &str) -> bool {
     }
 }
 
-/// Why an image was not pulled, with the ways to allow it.
+/// Why an image was not pulled, with the settings that would allow it.
 fn not_asked(reference: &str) -> anyhow::Error {
     let shown = terminal_line(reference);
     let image = ImageReference::parse(reference);
@@ -691,12 +696,12 @@ struct WantedStacks<'a> {
 }
 
 impl WantedStacks<'_> {
-    /// What would name more frames: the module, the part, and the build-id of the file.
+    /// What would name more frames: the module, the part, and the file's build-id.
     fn needs(&self, gathered: &Gathered) -> Vec<(usize, FileRole, BuildId)> {
         let modules = &gathered.modules;
         let loaded: Vec<LoadedModule<'_>> = modules.iter().map(FoundModule::loaded).collect();
         let mut needs = self.process.needs(&loaded, self.all_threads);
-        // A stack that ends at a missing file goes on in what the handler stored.
+        // A stack that ends at a missing file continues in the stored stacks.
         if needs
             .iter()
             .any(|need| matches!(need.what, FrameNeed::Object { .. }))

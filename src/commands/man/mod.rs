@@ -17,7 +17,7 @@ pub(super) fn run(args: &ManArgs) -> Result<ExitStatus> {
     let directory = &args.directory;
     fs::create_dir_all(directory)
         .with_context(|| format!("cannot create `{}`", directory.display()))?;
-    // The pages are committed: they cannot name commit and target.
+    // The pages are committed, so they must not contain commit and target.
     let mut command = Cli::command().long_version(None);
     command.build();
     write_pages(&command, "cdh", directory)?;
