@@ -231,7 +231,7 @@ fn references_mean_one_dump() {
 fn zip_of_ibm_is_a_dump_without_manifest() {
     let house = House::new();
     let name = "3fa85f64-5717-4562-b3fc-2c963f66afa6-dump-1700000000-my-pod-0-server-7-11";
-    // Any of our bundles will do: the catalog looks at the name.
+    // Any of our bundles is suitable: the catalog only reads names.
     let mut zip = Vec::new();
     house.bundle(manifest()).write_to(&mut zip).unwrap();
     house
@@ -298,7 +298,7 @@ proptest! {
     }
 }
 
-/// Counts what is asked of a store.
+/// Counts the requests to a store.
 struct Counting<'s> {
     store: &'s DirectoryStore,
     lists: AtomicUsize,
@@ -350,7 +350,7 @@ impl Store for Counting<'_> {
     }
 }
 
-/// A house with three dumps on each of nine days, and one of IBM's.
+/// A store with three dumps on each of nine days, and one of IBM's.
 fn nine_days() -> (House, PathBuf) {
     let house = House::new();
     for day in 1..10 {

@@ -59,7 +59,7 @@ fn many_writers_of_one_key_agree_on_one_content() {
             .map(|writer| writer.join().unwrap())
             .collect()
     });
-    // All of one content succeed, all of the other conflict.
+    // All writers of one content succeed, all writers of the other get a conflict.
     assert_eq!(outcomes.iter().filter(|good| **good).count(), 4);
     assert_eq!(house.files(), 1);
 }

@@ -1,4 +1,4 @@
-//! Networks that fail, registries that want tokens, and mirrors.
+//! Failing networks, registries that require tokens, and mirrors.
 
 use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
