@@ -163,7 +163,7 @@ fn values_longer_than_a_needle_are_removed_to_their_end() {
     assert_eq!(line(&[("A_KEY", &value)], &[&text]), "x#y#");
 }
 
-/// The report's attack took a second: 32 values of 4 KiB that all but match a long command line.
+/// The reported attack took a second: 32 values of 4 KiB that almost match a long command line.
 #[test]
 fn hostile_command_lines_take_linear_time() {
     let values: Vec<String> = (0..4000)

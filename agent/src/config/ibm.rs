@@ -1,7 +1,8 @@
-//! The variables of IBM's core-dump-handler, and where they mean something else here.
+//! Supports the variables of IBM's core-dump-handler, and notes where their meaning differs.
 //!
-//! Names with `COMP_` in front are those that its agent is given for its composer. Names that any
-//! program may use (`TIMEOUT`, `COMPRESSION`, …) count only beside one that no other program has.
+//! Names with the prefix `COMP_` are those that its agent passes to its composer. Names that any
+//! program may use (`TIMEOUT`, `COMPRESSION`, …) count only together with one that is unique to
+//! IBM's.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,7 @@ const TELLING: [&str; 11] = [
     "IGNORE_CRIO",
 ];
 
-/// Variables that have no counterpart, and why.
+/// Variables without a counterpart, and why.
 const WITHOUT: [(&str, &str); 14] = [
     (
         "FILENAME_TEMPLATE",
@@ -82,7 +83,7 @@ pub struct IbmStore {
     pub keys: Option<(String, super::Secret)>,
 }
 
-/// The store of `S3_BUCKET_NAME`; `None` where none is named.
+/// The store of `S3_BUCKET_NAME`; `None` if it is not set.
 #[must_use]
 pub fn ibm_store(variables: &BTreeMap<String, String>) -> Option<IbmStore> {
     let get = |name: &str| {
@@ -93,7 +94,7 @@ pub fn ibm_store(variables: &BTreeMap<String, String>) -> Option<IbmStore> {
     };
     let bucket = get("S3_BUCKET_NAME")?;
     let mut options = Vec::new();
-    // There, the host name of a server that is not Amazon's is used as the region.
+    // In IBM's handler, the region is also the host name of a server that is not Amazon's.
     let region = get("S3_REGION");
     let host = region.filter(|region| region.contains('.') || region.contains("://"));
     let endpoint = get("S3_ENDPOINT")
@@ -109,7 +110,7 @@ pub fn ibm_store(variables: &BTreeMap<String, String>) -> Option<IbmStore> {
         options.push(format!("endpoint={endpoint}"));
     }
     options.push("path-style=true".to_owned());
-    // As there: a role of the service account goes before keys.
+    // As in IBM's handler, a role of the service account takes precedence over keys.
     let keys = match get("AWS_WEB_IDENTITY_TOKEN_FILE") {
         None => get("S3_ACCESS_KEY").zip(get("S3_SECRET")),
         Some(_) => None,
@@ -204,7 +205,7 @@ pub(super) fn values(
         ));
         put("limits.copy_time", number(text), &name);
     }
-    // A note does no harm, also where another program's variable of this name is meant.
+    // A note is harmless even if the variable belongs to another program.
     for (name, why) in WITHOUT {
         if let Some((name, _)) = find(name) {
             notes.push(format!("`{name}` changes nothing: {why}"));

@@ -16,9 +16,9 @@
 //! format = "slack"       # slack, json or cloudevents
 //! ```
 //!
-//! What a later layer says counts: defaults, file, IBM's variables, our own variables, flags. Each key
-//! `section.key` has the variable `CDH_SECTION_KEY`. [`Layers`] puts them together and remembers where
-//! each value came from; nothing here opens a store or changes the node.
+//! Precedence, lowest to highest: defaults, file, IBM's variables, our own variables, flags. Each key
+//! `section.key` has the variable `CDH_SECTION_KEY`. [`Layers`] combines them and records the origin
+//! of each value. Nothing here opens a store or changes the node.
 
 mod check;
 mod environment;
@@ -44,7 +44,7 @@ pub use crate::shipper::ShippingPlan;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentConfig {
-    /// Where the agent lives, and the kernel's settings.
+    /// The agent's directories, and the kernel's settings.
     pub node: NodeConfig,
     /// How cores are taken.
     pub capture: CaptureConfig,
@@ -52,7 +52,7 @@ pub struct AgentConfig {
     pub collect: CollectConfig,
     /// Which crashes become dumps.
     pub policy: PolicyConfig,
-    /// What captures may take of the node.
+    /// Resource limits of captures.
     pub limits: LimitsConfig,
     /// When and how dumps go to the store.
     pub shipping: ShippingConfig,
@@ -67,7 +67,8 @@ pub struct AgentConfig {
 }
 
 impl AgentConfig {
-    /// Whether the agent sets the kernel's settings when it runs: not where it only collects files.
+    /// Whether the agent sets the kernel's settings when it runs. It does not if it only collects
+    /// files.
     #[must_use]
     pub fn manages_node(&self) -> bool {
         self.node.manage && !self.collect.files
@@ -75,10 +76,10 @@ impl AgentConfig {
 }
 
 impl ShippingConfig {
-    /// What its keys mean together.
+    /// Checks combinations of keys.
     ///
     /// # Errors
-    /// A sentence that says what contradicts what.
+    /// A sentence that names the contradiction.
     pub fn plan(&self) -> Result<ShippingPlan, String> {
         let schedule = self
             .schedule

@@ -1,5 +1,4 @@
-//! Entries with every source of knowledge there may be but a runtime; with one they are tested
-//! against the real thing.
+//! Entries with every source of facts except a runtime; other tests use a real runtime.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Replaces [`lookups`](super) in an agent without CRI: no runtime is asked.
+//! Replaces [`lookups`](super) in an agent without CRI: no runtime is queried.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
