@@ -422,7 +422,7 @@ fn module_that_is_not_the_mapped_one_is_shown_and_not_used() {
 }
 
 #[test]
-fn damaged_bundle_is_told_from_a_whole_one() {
+fn damaged_bundle_is_distinguished_from_an_intact_one() {
     let workstation = Workstation::new();
     workstation.import(&crash().core());
     let key = workstation.json(&["ls", "-o", "json"])[0]["key"]

@@ -267,7 +267,7 @@ fn cgroup_paths_of_every_runtime_driver_and_class_are_read() {
 }
 
 #[test]
-fn the_first_manifest_says_what_the_cgroup_tells() {
+fn manifest_before_the_runtime_answers_has_the_facts_of_the_cgroup() {
     let workload = |text: &str| Owner::from_cgroup(text.as_bytes()).unwrap().workload();
     let pod = workload(&format!("0::/kubepods/pod{UID}/{A}\n"));
     assert_eq!(pod.kind, Some(WorkloadKind::Pod));

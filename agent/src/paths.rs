@@ -99,7 +99,7 @@ impl Default for AgentPaths {
 #[non_exhaustive]
 pub enum PatternError {
     /// The kernel starts the handler from `/`, and splits and expands the pattern.
-    #[error("{path} cannot stand in a core pattern: {problem}")]
+    #[error("{path} cannot be part of a core pattern: {problem}")]
     Unusable {
         /// Path of the handler.
         path: PathBuf,
@@ -107,7 +107,9 @@ pub enum PatternError {
         problem: &'static str,
     },
     /// Longer than the kernel's limit.
-    #[error("the path {path} makes a core pattern of {found} bytes, the kernel takes {limit}")]
+    #[error(
+        "the path {path} makes a core pattern of {found} bytes, the kernel's maximum is {limit}"
+    )]
     TooLong {
         /// Path of the handler.
         path: PathBuf,
@@ -195,7 +197,7 @@ impl AgentPaths {
             .file_name()
             .is_none_or(|name| name != HANDLER_NAME)
         {
-            return Err(unusable("the handler must be called `cdh-handler`"));
+            return Err(unusable("the handler must be named `cdh-handler`"));
         }
         let mut pattern = b"|".to_vec();
         pattern.extend_from_slice(path);
@@ -281,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_pattern_names_every_specifier_and_fits() {
+    fn default_pattern_has_every_specifier_within_the_kernels_limit() {
         let pattern = AgentPaths::default().core_pattern().unwrap();
         assert_eq!(
             pattern.as_bytes(),

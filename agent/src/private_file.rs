@@ -96,7 +96,7 @@ impl PrivateDirectory {
         let file = File::from(openat(&self.directory, name, flags, mode)?);
         let metadata = file.metadata()?;
         if !metadata.is_file() || metadata.nlink() != 1 {
-            return Err(io::Error::other(format!("`{name}` is no file of ours")));
+            return Err(io::Error::other(format!("`{name}` is not a file of cdh")));
         }
         Ok(file)
     }

@@ -65,7 +65,7 @@ pub(super) fn run(settings: &Settings, args: &GcArgs) -> Result<ExitStatus> {
     let (dumps, unsure): (Vec<_>, Vec<_>) = dumps.into_iter().partition(|dump| dump.is_certain());
     if !unsure.is_empty() {
         eprintln!(
-            "note: {} zips by another agent's own names stay: delete them with `cdh rm`",
+            "note: {} zips with another agent's names are not deleted: delete them with `cdh rm`",
             unsure.len()
         );
     }
@@ -145,7 +145,7 @@ fn unused(
     dumps: &[DumpSummary],
 ) -> Vec<StoredModule> {
     StoredModule::unused(catalog, modules, dumps).unwrap_or_else(|error| {
-        eprintln!("note: all modules stay, for a dump cannot be read: {error}");
+        eprintln!("note: no modules are deleted, because a dump cannot be read: {error}");
         Vec::new()
     })
 }

@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_listed_as_a_whole_and_cleared_with_the_rest() {
+    fn cache_lists_cached_results_as_one_entry_and_clears_them() {
         let dir = tempfile::tempdir().unwrap();
         let cache = dir.path().join("cdh");
         let settings = settings(&cache);

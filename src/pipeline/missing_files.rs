@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn imported_core_is_not_told_of_an_agent() {
+    fn imported_core_gets_no_advice_about_an_agent() {
         let mut manifest = manifest(WorkloadKind::Container, "podman", None);
         manifest.workload = None;
         let found = hints(&manifest, &Done::default()).join("\n");

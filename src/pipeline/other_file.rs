@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_and_texts_are_told_from_damaged_cores() {
+    fn other_file_distinguishes_pages_and_texts_from_damaged_cores() {
         let what = |start: &[u8]| OtherFile::of(start).map(|found| found.what);
         assert!(what(b"\n<!DOCTYPE html><html>").unwrap().contains("HTML"));
         let error = b"<?xml version=\"1.0\"?><Error><Code>NoSuchKey</Code>";

@@ -61,7 +61,7 @@ pub(super) fn find(spool: &Path, reference: &str) -> Result<Spooled> {
         several => {
             let shown = terminal_line(reference);
             let message = format!(
-                "`{shown}` is the start of several ids in {}",
+                "`{shown}` is ambiguous: several ids in {} start with it",
                 spool.display()
             );
             let failure = Failure::new(ExitStatus::Failure, message);

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_is_there_for_the_next_run() {
+    fn symbol_cache_stores_results_for_the_next_run() {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("symbols");
         let cache = SymbolCache::in_directory(&place);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_at_the_same_time_leave_whole_files() {
+    fn symbol_cache_concurrent_runs_leave_complete_files() {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("symbols");
         std::thread::scope(|scope| {

@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn sysroots_published_in_parallel_are_always_whole() {
+    fn sysroots_published_in_parallel_are_always_complete() {
         let dir = tempfile::tempdir().unwrap();
         let sysroot = dir.path().join("sysroot");
         std::thread::scope(|scope| {

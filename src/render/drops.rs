@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_kind_is_one_line_and_names_are_harmless() {
+    fn drops_merge_equal_kinds_and_escape_names() {
         let lines = [
             line(2, "2026-01-01T00:00:00Z", "/bin/a"),
             line(5, "2026-01-01T02:00:00Z", "/bin/a"),

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_text_stays_as_it_is() {
+    fn ordinary_text_is_unchanged() {
         let text = r"C:\größe 日本 'quoted' naïve";
         assert_eq!(terminal_line(text), text);
     }

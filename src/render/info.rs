@@ -154,7 +154,7 @@ impl Page {
             if made_here != Some(stated) {
                 self.line(
                     "",
-                    "made by another version of cdh, which did not store of what",
+                    "made by another version of cdh, which did not store its inputs",
                 );
             }
         }
@@ -184,7 +184,7 @@ impl Page {
         };
         self.toned("verdict", tone, &verdict.describe());
         if let Some(killed) = &view.manifest.killed {
-            self.line("", format!("killed while it was taken: {killed}"));
+            self.line("", format!("killed while it was captured: {killed}"));
         }
         let killed = view.manifest.killed.as_deref();
         let advice = verdict.advice().or_else(|| meaning_of_sender(killed?));

@@ -100,7 +100,7 @@ fn page_of(workstation: &Workstation, run: Run<'_>, id: &str) -> String {
 }
 
 #[test]
-fn listing_tells_what_names_tell_and_leaves_other_zips_alone() {
+fn ibm_listing_shows_facts_of_names_and_ignores_other_zips() {
     let workstation = Workstation::new();
     fill(&workstation.path("store"));
     insta::assert_snapshot!("ibm_listing", workstation.run(&["ls", "-o", "wide"]).out);

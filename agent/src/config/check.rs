@@ -132,8 +132,7 @@ pub(super) fn whole(config: &AgentConfig) -> Vec<(&'static str, String)> {
         ));
     }
     if config.node.core_pipe_limit == 0 {
-        let why = "`node.core_pipe_limit` is 0: the kernel would not wait for handlers, and what it knows \
-                   of a process would be lost";
+        let why = "`node.core_pipe_limit` is 0: the kernel would not wait for handlers, and facts in /proc would be lost";
         wrong.push(("node.core_pipe_limit", why.to_owned()));
     }
     if !(1..=64).contains(&config.shipping.parallel) {

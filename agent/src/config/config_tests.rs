@@ -46,7 +46,7 @@ fn every_key_is_one_and_has_a_variable() {
 }
 
 #[test]
-fn a_later_layer_counts_and_each_value_knows_where_it_came_from() {
+fn config_later_layer_takes_precedence_and_each_value_has_its_origin() {
     let file = "[shipping]\nparallel = 3\nbandwidth = \"1M\"\n\n[workloads]\nlog_lines = 1\n[node]\nsuid_dumpable = 0\n";
     let mut layers = layers(
         file,
@@ -239,7 +239,7 @@ fn variables_of_ibms_handler_mean_what_they_say_or_say_that_they_do_not() {
 }
 
 #[test]
-fn the_store_of_ibms_variables() {
+fn config_ibm_variables_name_a_store() {
     let store = |pairs: &[(&str, &str)]| ibm_store(&variables(pairs));
     assert_eq!(store(&[("S3_REGION", "eu-de")]), None);
     let found = store(&[

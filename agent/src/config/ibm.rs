@@ -37,36 +37,39 @@ const WITHOUT: [(&str, &str); 14] = [
         "MOUNT_POINT",
         "no volume is mounted: the spool is a directory of the node, `node.state`",
     ),
-    ("EVENT_DIR", "core events are no files here: see `notify`"),
-    ("CORE_EVENTS", "core events are no files here: see `notify`"),
+    ("EVENT_DIR", "core events are not files here: see `notify`"),
+    (
+        "CORE_EVENTS",
+        "core events are not files here: see `notify`",
+    ),
     (
         "CORE_EVENT_DIR",
-        "core events are no files here: see `notify`",
+        "core events are not files here: see `notify`",
     ),
     ("VENDOR", "one static handler runs on every host"),
     (
         "DEPLOY_CRIO_CONFIG",
-        "no crictl is used: the runtime is asked over its socket",
+        "crictl is not used: the agent queries the runtime over its socket",
     ),
     (
         "DEPLOY_CRIO_EXE",
-        "no crictl is used: the runtime is asked over its socket",
+        "crictl is not used: the agent queries the runtime over its socket",
     ),
     (
         "CRIO_IMAGE_CMD",
-        "no crictl is used: the runtime is asked over its socket",
+        "crictl is not used: the agent queries the runtime over its socket",
     ),
     (
         "USE_CRIO_CONF",
-        "no crictl is used: the runtime is asked over its socket",
+        "crictl is not used: the agent queries the runtime over its socket",
     ),
     (
         "IGNORE_CRIO",
-        "the runtime is asked after the core was taken, and never holds up a capture",
+        "the runtime is queried after the capture, and never delays it",
     ),
     (
         "INCLUDE_PROC_INFO",
-        "what `/proc` says is always kept, of the environment only names; `policy.environment` says whose values are too",
+        "facts from `/proc` are always stored, but only the names of variables; `policy.environment` selects values to store",
     ),
     (
         "LOG_LEVEL",
@@ -161,7 +164,7 @@ pub(super) fn values(
     match find("USE_INOTIFY").map(|(name, text)| (name, text.eq_ignore_ascii_case("true"))) {
         Some((name, true)) if timed => {
             notes.push(format!(
-                "`{name}` gives way to the interval or the schedule, as it does there"
+                "`{name}` has no effect with an interval or a schedule, as in IBM's handler"
             ));
         }
         Some((name, true)) => put("shipping.mode", Value::from("events"), &name),
@@ -201,7 +204,7 @@ pub(super) fn values(
     }
     if is_ibm && let Some((name, text)) = find("TIMEOUT") {
         notes.push(format!(
-            "`{name}`: a core that takes longer than {text} s is cut there and kept, not lost"
+            "`{name}`: a core that takes longer than {text} s is truncated and stored, not lost"
         ));
         put("limits.copy_time", number(text), &name);
     }

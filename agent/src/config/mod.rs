@@ -86,8 +86,7 @@ impl ShippingConfig {
             .as_deref()
             .filter(|text| !text.trim().is_empty());
         if self.interval.is_some() && schedule.is_some() {
-            let why = "`shipping.interval` and `shipping.schedule` are both set, and dumps are shipped by \
-                       one of them only";
+            let why = "`shipping.interval` and `shipping.schedule` are both set, but only one of them can apply";
             return Err(why.to_owned());
         }
         let mode = match (self.mode, self.interval, schedule) {

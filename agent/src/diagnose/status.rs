@@ -170,7 +170,7 @@ pub fn status(paths: &AgentPaths) -> Result<Status, StatusError> {
             );
         }
     } else if backup.is_some() && pattern == PatternOwner::Foreign {
-        let why = "something has replaced the core pattern since the installation";
+        let why = "another program has replaced the core pattern since the installation";
         problems.push(why.to_owned());
     }
     let record = ShipperRecord::read(&paths.state);

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_install_keeps_the_backup_of_the_first() {
+    fn second_install_preserves_the_backup_of_the_first() {
         let (foreign, ours) = (settings("|/apport", 4, 1), settings("|/ours 1", 1024, 2));
         let first = install(None, &foreign, &ours).settled();
         let newer = settings("|/ours 2", 512, 2);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn an_install_that_died_after_the_journal_can_be_undone_and_repeated() {
+    fn interrupted_install_can_be_undone_and_repeated() {
         let (foreign, ours) = (settings("core", 0, 0), settings("|/ours", 1024, 2));
         let journal = install(None, &foreign, &ours);
         assert_eq!(journal.after_uninstall(&foreign, "boot", is_ours), foreign);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_has_set_since_is_left_and_becomes_the_newest_backup() {
+    fn uninstall_preserves_settings_changed_by_another_program() {
         let (foreign, ours) = (settings("core", 0, 0), settings("|/ours", 1024, 2));
         let journal = install(None, &foreign, &ours).settled();
         let changed = settings("|/systemd-coredump", 16, 2);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_reboot_equal_numbers_are_not_taken_for_ours() {
+    fn journal_after_a_reboot_treats_equal_numbers_as_foreign() {
         let (foreign, ours) = (settings("core", 0, 0), settings("|/ours", 1024, 2));
         let journal = install(None, &foreign, &ours).settled();
         let now = settings("core", 1024, 2);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_survives_writing_and_reading_and_a_damaged_one_is_an_error() {
+    fn journal_round_trips_and_a_damaged_one_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("backup.json");
         assert_eq!(Journal::read(&path).unwrap(), None);

@@ -580,7 +580,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handler_that_moves_leaves_its_old_pattern_known_as_ours() {
+    fn install_recognizes_the_pattern_of_a_moved_handler_as_ours() {
         let (root, first) = node("|/apport");
         install(&first).unwrap();
         let mut moved = first.clone();
@@ -592,7 +592,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handler_that_does_not_run_here_changes_nothing() {
+    fn install_of_a_handler_that_cannot_run_changes_nothing() {
         let (_root, mut options) = node("core");
         options.handler_source = "/bin/false".into();
         let error = install(&options).unwrap_err();
@@ -612,7 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_directory_that_others_may_write_to_is_refused() {
+    fn install_refuses_a_state_directory_writable_by_others() {
         let (_root, options) = node("core");
         fs::create_dir_all(&options.paths.state).unwrap();
         let open = fs::Permissions::from_mode(0o777);

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn unit_that_only_ships_installs_nothing_unless_it_is_told_to_manage_the_node() {
+    fn unit_without_manage_node_does_not_install() {
         let root = Root::new();
         let unit = "[Service]\nExecStart=-/opt/cdh/cdh agent run\n";
         root.write("usr/lib/systemd/system/cdh.service", unit);

@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_name_decides_and_a_file_in_etc_hides_its_namesake() {
+    fn sysctl_last_name_wins_and_etc_overrides_a_file_of_the_same_name() {
         let root = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
             let path = root.path().join(path);

@@ -37,7 +37,7 @@ pub enum SettingsError {
         found: String,
     },
     /// Longer than the kernel's limit.
-    #[error("the core pattern has {found} bytes, the kernel takes at most {limit}")]
+    #[error("the core pattern has {found} bytes, the kernel's maximum is {limit}")]
     PatternTooLong {
         /// Its length, bytes.
         found: usize,
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_value_puts_the_others_back() {
+    fn settings_apply_restores_the_others_if_one_is_refused() {
         let (_directory, mut files) = files("core\n", "5\n", "0\n");
         // /proc/self/comm accepts a write and truncates it to 15 bytes: a setting that the kernel
         // alters.

@@ -25,7 +25,7 @@ pub enum TrustError {
         owner: u32,
     },
     /// Others can write to it.
-    #[error("{path} is writable for others than its owner (mode {mode:04o})")]
+    #[error("{path} is writable by users other than its owner (mode {mode:04o})")]
     Writable {
         /// Which file or directory.
         path: PathBuf,
@@ -33,7 +33,7 @@ pub enum TrustError {
         mode: u32,
     },
     /// It is a link, a device, or has a second hard link.
-    #[error("{path} is not a regular file with one name")]
+    #[error("{path} is not a regular file with one hard link")]
     NotRegular {
         /// Which file.
         path: PathBuf,

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn annotations_count_before_labels_and_mistakes_are_told() {
+    fn pod_annotations_take_precedence_over_labels_and_mistakes_are_reported() {
         let read = |annotations: &[(&str, &str)], labels: &[(&str, &str)]| {
             PodSettings::read(&map(annotations), &map(labels), &Selection::OptOut)
         };
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn who_opts_in_is_dumped_and_an_unknown_pod_keeps_its_facts() {
+    fn opt_in_dumps_pods_that_ask_and_stores_facts_of_unknown_pods() {
         let opt_in = Selection::OptIn {
             label: Some("keep-cores".to_owned()),
         };

@@ -92,7 +92,7 @@ pub(crate) fn self_test(paths: &AgentPaths) -> Result<(), String> {
         command.arg(SELF_TEST_CRASH).env_clear().current_dir("/");
         command.stdin(Stdio::null()).spawn()
     };
-    let mut child = crash().map_err(|error| format!("cannot crash on purpose: {error}"))?;
+    let mut child = crash().map_err(|error| format!("cannot run the self-test crash: {error}"))?;
     let pid = u64::from(child.id());
     child.wait().map_err(|error| error.to_string())?;
     let deadline = Instant::now() + PATIENCE;
@@ -108,11 +108,11 @@ pub(crate) fn self_test(paths: &AgentPaths) -> Result<(), String> {
             let _ = fs::remove_dir_all(entry.path());
             return match manifest.verdict {
                 Verdict::Complete => Ok(()),
-                other => Err(format!("a crash on purpose was {}", other.describe())),
+                other => Err(format!("the self-test crash was {}", other.describe())),
             };
         }
         if Instant::now() > deadline {
-            return Err("a crash on purpose left no dump".to_owned());
+            return Err("the self-test crash left no dump".to_owned());
         }
         std::thread::sleep(Duration::from_millis(2));
     }

@@ -558,7 +558,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_digest_is_that_of_the_repository_that_was_asked_for() {
+    fn image_digest_belongs_to_the_requested_repository() {
         let digest = |repository: &str| format!("{repository}@sha256:{}", "a".repeat(64));
         let image = Image {
             id: "sha256:config".to_owned(),
@@ -700,7 +700,7 @@ mod tests {
     }
 
     #[test]
-    fn image_labels_tags_and_annotations_tell_the_release() {
+    fn image_release_comes_from_labels_tags_and_annotations() {
         let id = format!("sha256:{}", "b".repeat(64));
         let image = Image {
             repo_tags: vec![

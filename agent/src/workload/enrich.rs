@@ -318,7 +318,7 @@ fn disagreement(answer: &Answer, container: &ContainerIdentity) -> Option<String
         && ours != theirs
     {
         return Some(format!(
-            "the cgroup names pod `{ours}`, the runtime says that the container is of pod `{theirs}`"
+            "the cgroup names pod `{ours}`, the runtime says that the container belongs to pod `{theirs}`"
         ));
     }
     if let (Some(ours), Some(theirs)) = (&container.cgroup, &answer.cgroup)
@@ -334,7 +334,7 @@ fn disagreement(answer: &Answer, container: &ContainerIdentity) -> Option<String
         .as_deref()
         .is_some_and(|from| from.starts_with("cri"));
     (container.outer.is_some() && container.pod_uid.is_some() && !is_known).then(|| {
-        "a pod inside of another container, which no runtime of this node confirms".to_owned()
+        "a pod inside another container, which no runtime of this node confirms".to_owned()
     })
 }
 

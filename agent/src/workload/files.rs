@@ -38,7 +38,7 @@ fn open_below(base: &Path, below: &Path) -> io::Result<File> {
     let file = File::from(file);
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::other("it is no regular file")),
+        false => Err(io::Error::other("it is not a regular file")),
     }
 }
 

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_first_process_is_known_by_its_pid_as_long_as_that_is_sure() {
+    fn lookup_cache_identifies_a_first_process_by_pid_for_a_limited_time() {
         let mut known = LookupCache::default();
         let with = |pid| Answer {
             init_pid: pid,
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_longer_listed_is_remembered_until_there_is_no_room() {
+    fn lookup_cache_evicts_unlisted_containers_first() {
         let mut known = LookupCache::default();
         let list = |name: &str, count: usize| {
             let one = |n| (format!("{name}{n}"), Answer::default());

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_and_links_tell_names() {
+    fn pod_logs_names_come_from_directories_and_links() {
         let root = tempfile::tempdir().unwrap();
         let (pods, links) = (root.path().join("pods"), root.path().join("containers"));
         let pod = pods.join(format!("shop_api-7d4_{UID}"));
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_long_log_the_end_is_read() {
+    fn pod_logs_read_the_end_of_a_long_log() {
         let root = tempfile::tempdir().unwrap();
         let log = root.path().join("a/b/0.log");
         fs::create_dir_all(log.parent().unwrap()).unwrap();

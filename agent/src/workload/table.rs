@@ -116,7 +116,7 @@ mod tests {
     use crate::policy::Profile;
 
     #[test]
-    fn the_handler_reads_what_the_daemon_wrote() {
+    fn pod_table_round_trips_from_daemon_to_handler() {
         let spool = tempfile::tempdir().unwrap();
         let table = PodTable::of(spool.path());
         let settings = PodSettings {

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_drafts_that_nobody_writes_are_swept() {
+    fn sweep_deletes_only_unlocked_drafts() {
         let dir = tempfile::tempdir().unwrap();
         let handle = OwnedFd::from(File::open(dir.path()).unwrap());
         let hour_ago = SystemTime::now() - Duration::from_secs(3600);

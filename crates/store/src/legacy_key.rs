@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn names_by_any_template_tell_what_they_hold() {
+    fn legacy_key_parses_names_of_any_template() {
         const ID: &str = "3fa85f64-5717-4562-b3fc-2c963f66afa6";
         let all = "2023-11-14T22:13:20Z";
         let none = "1970-01-01T00:00:00Z";

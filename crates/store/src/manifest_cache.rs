@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_is_found_by_store_key_and_etag_only() {
+    fn manifest_cache_finds_entries_by_store_key_and_etag() {
         let directory = tempfile::tempdir().unwrap();
         let cache = ManifestCache::in_directory(&directory.path().join("new"));
         cache.put("s", &key("a"), "1", b"{}");
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_longest_ago_goes_first() {
+    fn manifest_cache_evicts_the_least_recently_used_entry() {
         let directory = tempfile::tempdir().unwrap();
         let cache = ManifestCache::in_directory(directory.path());
         for (number, name) in ["a", "b", "c"].into_iter().enumerate() {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_that_cannot_be_written_to_is_none() {
+    fn manifest_cache_ignores_write_errors() {
         let cache = ManifestCache::in_directory(Path::new("/proc/self/nothing"));
         cache.put("s", &key("a"), "1", b"{}");
         assert_eq!(cache.get("s", &key("a"), "1"), None);

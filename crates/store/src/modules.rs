@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_manifest_names_is_unused_and_nothing_is_where_one_cannot_be_read() {
+    fn modules_unreferenced_by_all_manifests_are_unused_unless_one_is_unreadable() {
         let directory = tempfile::tempdir().unwrap();
         let store = DirectoryStore::create(directory.path()).unwrap();
         let ids = [1_u8, 2, 3].map(|id| format!("{id:02x}").repeat(20));

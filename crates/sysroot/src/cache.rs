@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_longest_ago_goes_and_what_is_in_use_stays() {
+    fn image_cache_evicts_the_least_recently_used_and_never_files_in_use() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::in_directory(directory.path()).with_limit(250 << 10);
         let paths = [("a", 9000), ("b", 8000), ("c", 7000), ("d", 10)]

@@ -26,7 +26,7 @@ pub enum PullError {
         source: io::Error,
     },
     /// The registry requires a login, or refuses it.
-    #[error("registry `{registry}` does not let us read `{repository}`: {said}")]
+    #[error("registry `{registry}` denies access to `{repository}`: {said}")]
     Denied {
         /// Its host.
         registry: String,
@@ -64,7 +64,7 @@ pub enum PullError {
         problem: &'static str,
     },
     /// The bytes do not have the requested digest.
-    #[error("{what} has digest {found}, asked for was {expected}")]
+    #[error("{what} has digest {found}, expected {expected}")]
     Digest {
         /// What was read.
         what: String,
@@ -92,7 +92,7 @@ pub enum PullError {
         problem: String,
     },
     /// No image for the core's processor architecture.
-    #[error("the image is not there for {wanted}, only for {offered}")]
+    #[error("the image exists only for {offered}, not for {wanted}")]
     Platform {
         /// The core's.
         wanted: String,
@@ -108,7 +108,7 @@ pub enum PullError {
         problem: String,
     },
     /// The network is needed but not allowed.
-    #[error("{what} is not in the cache, and `--offline` forbids to pull it")]
+    #[error("{what} is not in the cache, and `--offline` forbids pulling it")]
     Offline {
         /// What is missing.
         what: String,

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_to_an_index_on_disk_counts_from_then_on() {
+    fn on_disk_index_includes_added_records() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::in_directory(directory.path());
         let layer = Digest::of(b"layer");

@@ -105,7 +105,7 @@ impl Document {
         let versioned: Versioned = read(bytes)?;
         if versioned.schema_version != SCHEMA {
             return Err(format!(
-                "it is of schema {}, which has no digests that could be checked",
+                "it has schema {}, which has no verifiable digests",
                 versioned.schema_version
             ));
         }
@@ -119,8 +119,12 @@ impl Document {
         match (shape.manifests, shape.layers) {
             // Otherwise, two readers of one digest could see two images (CVE-2021-41190).
             (Some(_), Some(_)) => Err("it is an image and an index at once".to_owned()),
-            (Some(_), None) if says_image => Err("it is an index and says it is none".to_owned()),
-            (None, Some(_)) if says_index => Err("it is an image and says it is none".to_owned()),
+            (Some(_), None) if says_image => {
+                Err("it is an index but declares another type".to_owned())
+            }
+            (None, Some(_)) if says_index => {
+                Err("it is an image but declares another type".to_owned())
+            }
             (Some(Count(count)), None) if count > MAX_MANIFESTS => {
                 Err(format!("it holds {count} manifests"))
             }
@@ -183,7 +187,7 @@ pub(crate) fn resolve(
             Document::Index(index) => {
                 let chosen = choose(&index.manifests, machine)?;
                 let digest = Digest::parse(&chosen.digest)
-                    .ok_or_else(|| malformed("a digest in it is none".to_owned()))?;
+                    .ok_or_else(|| malformed("it contains an invalid digest".to_owned()))?;
                 at = at.at(digest);
             }
             Document::Image(image) => {
@@ -197,7 +201,7 @@ pub(crate) fn resolve(
     }
     Err(PullError::Malformed {
         what: format!("image `{reference}`"),
-        problem: "its indexes hold indexes that hold indexes".to_owned(),
+        problem: "its indexes are nested too deeply".to_owned(),
     })
 }
 
@@ -334,7 +338,7 @@ mod tests {
             (r#"{"schemaVersion": 2, "layers": []}"#, "config"),
             (r#"{"schemaVersion": 2, "layers": {}}"#, "an array"),
             (both, "an image and an index at once"),
-            (false_index, "says it is none"),
+            (false_index, "declares another type"),
             (&many, "1000000 manifests"),
             (&layer("-1"), "claims -1 bytes"),
             (&layer("68719476737"), "claims 68719476737 bytes"),

@@ -133,7 +133,7 @@ fn file(layers: &[Option<&LayerFiles>], layer: usize, path: Vec<u8>, node: &Node
             },
             Node::Special => return Resolution::Absent("it is a device, a FIFO or a sparse file"),
             Node::Symlink(_) | Node::Directory => {
-                return Resolution::Absent("it is a hard link to something that is no file");
+                return Resolution::Absent("it is a hard link to something that is not a file");
             }
         }
     }

@@ -139,7 +139,7 @@ impl<'a> Sysroot<'a> {
         drop(lock);
         let reason = match &problem {
             Some(problem) => problem.to_string(),
-            None => "not looked for in the layers that did not have to be read".to_owned(),
+            None => "not searched in layers that were not read".to_owned(),
         };
         Pulled {
             answers: plan.answers(wanted.len(), &reason),

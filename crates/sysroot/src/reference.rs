@@ -3,7 +3,7 @@
 //!
 //! The grammar is that of `oci_client`. Its own parser builds a regular expression with letters of all
 //! scripts in tags, which takes 16 MiB of memory, a quarter of the limit of a pull, and 40 ms per name.
-//! `names_are_taken_as_the_crate_takes_them` compares the two.
+//! `reference_parser_agrees_with_the_crate` compares the two.
 
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddrV6};
@@ -237,7 +237,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_are_taken_as_the_crate_takes_them(
+        fn reference_parser_agrees_with_the_crate(
             text in "([a0][aB0.:_-]{0,5}/|localhost(:0)?/|index\\.docker\\.io/)?[aB0._-]{0,5}(/[aB0._-]{1,4})?(:[aB0._-]{0,4})?(@sha256:0{63,65})?"
         ) {
             prop_assume!(!text.contains("://"));

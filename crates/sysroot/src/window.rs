@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn header_tells_the_window() {
+    fn frame_header_states_the_window() {
         for log in [17, 23, 25, 27] {
             assert_eq!(window_log(&packed(log, 1 << 10, false)), log);
         }

@@ -104,7 +104,7 @@ fn write_line(log: Log, event: &CollectEvent) {
                     json!({"dump": dump.to_string()}),
                 ),
                 None => (
-                    format!("core file `{name}` {place}: the policy wants no dump"),
+                    format!("core file `{name}` {place}: the policy stores no dump"),
                     json!({}),
                 ),
             };

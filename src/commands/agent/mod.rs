@@ -219,12 +219,13 @@ fn sweep(settings: &Settings, args: &SweepArgs) -> Result<ExitStatus> {
 fn sweep_failure(error: ShipperError) -> anyhow::Error {
     match error {
         ShipperError::Sweep(SweepError::Store(error)) => pipeline::store_failure(error, "ship to"),
-        error @ (ShipperError::Unusable { .. } | ShipperError::Spool(_)) => {
-            Failure::new(ExitStatus::Failure, "cannot use the spool")
-                .hint("the spool is root's: run this as root, or name yours with `--state <DIR>`")
-                .cause(error)
-                .into()
-        }
+        error @ (ShipperError::Unusable { .. } | ShipperError::Spool(_)) => Failure::new(
+            ExitStatus::Failure,
+            "cannot use the spool",
+        )
+        .hint("the spool belongs to root: run this as root, or name your own with `--state <DIR>`")
+        .cause(error)
+        .into(),
         error => error.into(),
     }
 }
@@ -285,7 +286,9 @@ fn chosen(paths: &AgentPaths, dumps: &[PathBuf]) -> Result<Option<BTreeSet<cdh_b
             (first, _) => {
                 let shown = terminal_line(&dump.display().to_string());
                 let message = match first {
-                    Some(_) => format!("`{shown}` is the start of several ids in the spool"),
+                    Some(_) => {
+                        format!("`{shown}` is ambiguous: several ids in the spool start with it")
+                    }
                     None => format!("`{shown}` is not a dump in the spool"),
                 };
                 let hint = format!(

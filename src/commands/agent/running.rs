@@ -71,7 +71,7 @@ fn refused(error: ShipperError) -> anyhow::Error {
     let failure = Failure::new(ExitStatus::Failure, "the agent cannot run");
     match &error {
         ShipperError::AlreadyRunning { .. } => {
-            failure.hint("one agent a spool: `cdh agent status` shows what runs; another one needs its own `--state`")
+            failure.hint("only one agent can use a spool: `cdh agent status` shows what runs; another one needs its own `--state`")
         }
         ShipperError::Unusable { .. } | ShipperError::Spool(_) => {
             failure.hint("run it as root, or choose a directory of your own with `--state <DIR>`")
@@ -151,9 +151,8 @@ fn log_readiness(watcher: &Watcher, log: Log) {
 fn check_permission(events: KubernetesEvents, log: Log) {
     let check = move || {
         if let Err(why) = events.check() {
-            let text = format!(
-                "new crashes may not become Events on their pods: {why}; dumps are not affected"
-            );
+            let text =
+                format!("cannot create Events for new crashes: {why}; dumps are not affected");
             log.line(Level::Warning, "notification", &text, json!({"why": why}));
         }
     };

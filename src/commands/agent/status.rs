@@ -225,7 +225,7 @@ fn hint(error: &StoreError) -> Option<String> {
     match error {
         // Credentials that may only write cause this error.
         StoreError::Denied { said: Some(_), .. } => Some(format!(
-            "{}; `cdh agent doctor` writes a test object, which shows whether dumps can be shipped all the same",
+            "{}; `cdh agent doctor` writes a test object, which shows whether dumps can be shipped nevertheless",
             error.hint().unwrap_or_default()
         )),
         StoreError::Denied { .. } | StoreError::Io { .. } => Some(

@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_run_finished_is_known_and_compared() {
+    fn part_resumes_and_verifies_pieces_of_an_earlier_run() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("case");
         let mut first = part(&target, "a");

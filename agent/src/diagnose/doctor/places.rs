@@ -131,7 +131,7 @@ pub(crate) fn state_place(paths: &AgentPaths) -> Finding {
     let shown = paths.state.display();
     let place = existing(&paths.state);
     if is_read_only(&place) {
-        let what = format!("{shown} is on a file system that is read-only: no dump can be kept");
+        let what = format!("{shown} is on a read-only file system: no dump can be stored");
         return Finding::problem(
             CHECK,
             what,

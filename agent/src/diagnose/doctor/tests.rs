@@ -116,7 +116,7 @@ fn each_thing_that_blocks_is_named_with_the_way_around() {
 }
 
 #[test]
-fn file_systems_that_start_or_take_nothing_are_told() {
+fn doctor_reports_noexec_and_read_only_file_systems() {
     let mut node = Node::new("core\n", "1024\n", "2\n");
     // On the machine that runs this test; one of them executes nothing.
     let noexec = |path: &&str| {
@@ -147,7 +147,7 @@ fn file_systems_that_start_or_take_nothing_are_told() {
 }
 
 #[test]
-fn a_cgroup_for_handlers_that_is_not_there_is_told_where_one_is_wanted() {
+fn doctor_reports_a_missing_cgroup_for_handlers_if_configured() {
     let node = Node::new("core\n", "1024\n", "2\n");
     let of_it = |all: Vec<Finding>| {
         let mut of_it = all
@@ -165,7 +165,7 @@ fn a_cgroup_for_handlers_that_is_not_there_is_told_where_one_is_wanted() {
 }
 
 #[test]
-fn a_store_that_takes_everything_is_good_and_one_that_is_gone_is_not() {
+fn doctor_accepts_a_working_store_and_reports_a_missing_one() {
     let root = tempfile::tempdir().unwrap();
     let store = cdh_store::DirectoryStore::create(root.path().join("store")).unwrap();
     let finding = examine_store(&store);

@@ -169,7 +169,7 @@ fn agent(ready: &Ready, node: &Node, containerd: &Containerd, attempt: u32) -> R
 }
 
 #[test]
-fn the_agent_in_its_own_pod_captures_ships_and_gives_the_node_back() {
+fn agent_in_its_own_pod_captures_ships_and_restores_the_node() {
     let Some(ready) = Ready::get() else { return };
     let Some(node) = Node::new() else { return };
     // What another owner has set up; the lock gives the machine's own back.

@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_noted_is_read_again_unless_it_is_of_something_else() {
+    fn upload_journal_round_trips_only_for_the_same_upload() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("uploads/a");
         let wanted = Begun::new("s3://b", "k", 100, 10);

@@ -82,7 +82,7 @@ pub(super) fn list(
         if next == token {
             return Err(StoreError::Refused {
                 place: bucket.place.clone(),
-                said: "the listing goes round in circles".to_owned(),
+                said: "the listing repeats itself".to_owned(),
             });
         }
         token = next;

@@ -200,7 +200,7 @@ fn create(bucket: &Bucket, key: &ObjectKey, wanted: Begun) -> Result<Begun, Stor
     let Some(upload) = answer.upload_id().filter(|id| !id.is_empty()) else {
         return Err(StoreError::Unreachable {
             place: bucket.place.clone(),
-            problem: "it began an upload and gave it no id".to_owned(),
+            problem: "it started an upload without returning an id".to_owned(),
         });
     };
     Ok(Begun {
@@ -426,7 +426,7 @@ impl Sender {
         };
         let etag = answer.e_tag().map(bare_etag).unwrap_or_default();
         if etag.is_empty() {
-            return Err(wrong("it is said to be there, without an etag"));
+            return Err(wrong("the server reports it, but without an etag"));
         }
         let crc = answer.checksum_crc64_nvme().map(parse_crc64);
         if self.begun.crc64 && crc.is_some_and(|crc| crc != Some(part.crc64)) {

@@ -157,7 +157,7 @@ pub(super) fn settle(
     let Some(head) = bucket.head(key)? else {
         return Err(StoreError::Unreachable {
             place: bucket.place.clone(),
-            problem: format!("{key} is said to exist, and does not"),
+            problem: format!("the server reports that {key} exists, but it does not"),
         });
     };
     if is_same(bucket, key, &head, &receipt)? {

@@ -148,7 +148,7 @@ pub(crate) fn token(
             Some(("https", _)) => Security::Verified,
             Some(("http", _)) if asker.security == Security::Plain || !secret => Security::Plain,
             Some(("http", _)) => return Err(redirect("a password to a server without TLS")),
-            _ => return Err(redirect("to an address that is none")),
+            _ => return Err(redirect("to an invalid address")),
         };
         let request = Request {
             url: &url,
@@ -164,7 +164,7 @@ pub(crate) fn token(
                 .get("location")
                 .and_then(|value| value.to_str().ok());
             let next = location.and_then(|location| follow(&url, location));
-            let next = next.ok_or_else(|| redirect("to an address that is none"))?;
+            let next = next.ok_or_else(|| redirect("to an invalid address"))?;
             if origin_of(&next) != origin_of(&url) {
                 // The password is only sent to the named server.
                 headers.retain(|(name, _)| *name != "authorization");
@@ -206,7 +206,7 @@ pub(crate) fn token(
             }
             401 | 403 => Err(denied(match secret {
                 true => "its token server refuses our credentials".to_owned(),
-                false => "its token server wants credentials".to_owned(),
+                false => "its token server requires credentials".to_owned(),
             })),
             status => Err(PullError::Status {
                 registry: asker.registry.to_owned(),

@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_special_entry_answers() {
+    fn credentials_most_specific_entry_is_used() {
         // u:p, v:q
         let text = r#"{"auths": {"r.io": {"auth": "dTpw"}, "r.io/team": {"auth": "djpx"},
             "https://index.docker.io/v1/": {"identitytoken": "idt"}}}"#;

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn first_error_is_told_without_what_cannot_be_printed() {
+    fn registry_error_shows_the_first_message_without_unprintable_text() {
         let limit =
             br#"{"errors": [{"code": "TOOMANYREQUESTS", "message": "limit\u001b[31m\n reached",
             "detail": {"x": 1}}, {"code": "DENIED"}]}"#;

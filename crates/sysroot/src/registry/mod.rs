@@ -412,7 +412,7 @@ impl Registry {
                 .get("location")
                 .and_then(|value| value.to_str().ok());
             let next = location.and_then(|location| follow(&url, location));
-            let next = next.ok_or_else(|| redirect("to an address that is none"))?;
+            let next = next.ok_or_else(|| redirect("to an invalid address"))?;
             if origin_of(&next) != origin_of(&url) {
                 // Blobs are often in a bucket, and the signature in its URL is sufficient.
                 authorization = None;

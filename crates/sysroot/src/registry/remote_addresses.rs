@@ -31,7 +31,7 @@ impl Resolver for RemoteAddresses {
             false => Ok(remote),
             true => Err(ureq::Error::Io(io::Error::new(
                 io::ErrorKind::PermissionDenied,
-                "it is an address of this machine or of its link, and only a dump names it",
+                "it is a local or link-local address, and only a dump names it",
             ))),
         }
     }

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn wrong_keys_and_missing_rights_are_told_apart() {
+fn wrong_keys_and_missing_permissions_have_different_errors() {
     let Some(server) = server().filter(|server| server.is_ours()) else {
         return;
     };
@@ -98,7 +98,7 @@ fn put_goes_on_where_the_question_for_the_bucket_is_refused() {
 }
 
 #[test]
-fn check_tells_wrong_keys_from_missing_rights_and_a_dead_server() {
+fn check_distinguishes_wrong_keys_missing_permissions_and_a_dead_server() {
     let Some(server) = server().filter(|server| server.is_ours()) else {
         return;
     };

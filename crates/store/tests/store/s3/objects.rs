@@ -34,7 +34,7 @@ fn dumps_of_all_sizes_are_shipped_listed_read_and_removed() {
 }
 
 #[test]
-fn what_stands_under_a_key_is_never_replaced() {
+fn put_never_replaces_an_object() {
     let Some(server) = server() else { return };
     let key = key("dumps/2026-01-31/a.zip");
     let first = noise(BIG);

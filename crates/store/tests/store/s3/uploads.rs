@@ -179,7 +179,7 @@ impl Read for Stopping {
 }
 
 #[test]
-fn uploads_that_nobody_finished_are_given_up_and_those_of_others_are_not() {
+fn stale_uploads_of_ours_are_aborted_and_foreign_ones_are_not() {
     let Some(server) = server() else { return };
     let bucket = bucket();
     let store = open(&bucket, &server.endpoint());
