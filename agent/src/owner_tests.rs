@@ -189,7 +189,7 @@ fn cgroup_paths_of_every_runtime_driver_and_class_are_read() {
             format!("host libpod-conmon-{A}.scope"),
         ),
         (
-            "podman in a pod of its own: `machine-libpod_pod_<id>.slice` is no pod of Kubernetes",
+            "podman in a pod of its own: `machine-libpod_pod_<id>.slice` is not a pod of Kubernetes",
             format!("0::/machine.slice/machine-libpod_pod_{B}.slice/libpod-{A}.scope/container\n"),
             format!("pod - podman {A}"),
         ),

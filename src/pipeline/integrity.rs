@@ -168,7 +168,7 @@ impl Dump {
         if !self.is_verified() {
             let what = "not verified: this core has no checksums for its parts";
             let failure = Failure::new(ExitStatus::Done, what);
-            let hint = format!("`cdh fetch {}` compares the whole core", self.label());
+            let hint = format!("`cdh fetch {}` compares the complete core", self.label());
             remarks.push(failure.hint(hint).into());
         }
         remarks

@@ -44,7 +44,7 @@ const FRAMES: usize = 256;
 pub struct Gathered {
     /// Every module of the core.
     pub modules: Vec<FoundModule>,
-    /// Files for debuggers that are no modules: the path in the image, and where they are.
+    /// Files for debuggers that are not modules: the path in the image, and where they are.
     pub extras: Vec<(Vec<u8>, PathBuf)>,
     /// The image that was searched, by digest.
     pub image: Option<String>,

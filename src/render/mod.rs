@@ -57,7 +57,7 @@ pub use sysroot::{
 pub use top_frame::top_frame;
 pub use units::{bytes, percent};
 pub use workload::pod_owner;
-// The types of which schemas are generated.
+// The types that have generated schemas.
 #[cfg(feature = "schema")]
 pub use self::{
     backtrace_json::BacktraceDocument,

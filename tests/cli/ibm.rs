@@ -7,7 +7,7 @@ use cdh_testkit::ADMIN;
 use super::corpus::filtered;
 use super::*;
 
-/// One per zip, as its README says, and one that is no dump.
+/// One per zip, as its README says, and one that is not a dump.
 const DUMPS: [(&str, &str); 8] = [
     ("0fa85f64", "default_template_deflated_core"),
     ("1fa85f64", "stored_core_without_crio"),

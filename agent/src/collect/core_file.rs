@@ -117,7 +117,7 @@ pub(super) enum Extent {
     Complete,
     /// Fewer bytes, or incomplete headers.
     Partial,
-    /// It is no core.
+    /// It is not a core.
     Foreign,
 }
 

@@ -46,7 +46,7 @@ pub use crate::shipper::ShippingPlan;
 pub struct AgentConfig {
     /// The agent's directories, and the kernel's settings.
     pub node: NodeConfig,
-    /// How cores are taken.
+    /// How cores are captured.
     pub capture: CaptureConfig,
     /// Nodes whose `core_pattern` cannot be a pipe.
     pub collect: CollectConfig,
@@ -56,7 +56,7 @@ pub struct AgentConfig {
     pub limits: LimitsConfig,
     /// When and how dumps go to the store.
     pub shipping: ShippingConfig,
-    /// Whose dumps are whose.
+    /// How dumps are attributed to pods.
     pub workloads: WorkloadsConfig,
     /// Numbers for Prometheus.
     pub metrics: MetricsConfig,

@@ -14,7 +14,7 @@ use cdh_elfcore::{CoreFile, FileSource};
 
 use super::node::{Node, handler, programs};
 
-/// Installs over this pattern, crashes, uninstalls. `None` where this way is not to be had.
+/// Installs over this pattern, crashes, uninstalls. `None` where this way is not available.
 fn crash_over(pattern: &str, mode: CoreMode, crash: &Path) -> Option<(Node, u32)> {
     let node = Node::new()?;
     if mode == CoreMode::Socket && !kernel_has_sockets() {
@@ -70,7 +70,7 @@ fn assert_got(node: &Node, name: &str) {
     super::assert_same(own, fs::File::open(&path).unwrap());
 }
 
-/// A program as the previous handler: it looks at the process before it takes the core.
+/// A program as the previous handler: it looks at the process before it reads the core.
 struct Before {
     root: tempfile::TempDir,
 }

@@ -330,7 +330,7 @@ fn process_that_was_reaped_early_leaves_a_dump() {
     uninstall(&node);
 }
 
-/// A receiver that does not accept crashes holds its lock all the same.
+/// A receiver that does not accept crashes still holds its lock.
 #[test]
 fn stopped_receiver_is_noticed_and_the_kernel_starts_handlers_meanwhile() {
     let Some(node) = node_with_socket() else {

@@ -48,7 +48,7 @@ pub(crate) struct Shared<'a> {
     pub(crate) progress: &'a dyn Progress,
 }
 
-/// A reader was told to stop, because nothing more is needed.
+/// A reader must stop, because nothing more is needed.
 #[derive(Debug)]
 pub(crate) struct Stopped;
 

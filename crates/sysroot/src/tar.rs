@@ -74,7 +74,8 @@ impl<R: Read> TarReader<R> {
             let Some(header) = self.header()? else {
                 return Ok(None);
             };
-            let size = number(field(&header, 124, 12)).ok_or_else(|| bad("a size is no number"))?;
+            let size =
+                number(field(&header, 124, 12)).ok_or_else(|| bad("a size is not a number"))?;
             let flag = header.get(156).copied().unwrap_or(0);
             match flag {
                 b'L' | b'K' | b'x' | b'X' | b'g' => {

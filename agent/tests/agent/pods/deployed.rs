@@ -255,7 +255,7 @@ fn agent_in_its_own_pod_captures_ships_and_restores_the_node() {
     containerd.stop(&container, 20);
     assert!(settings()[0].contains("cdh-handler"));
 
-    // Killed, it ships no more. The next crash is captured all the same, and stays on the node.
+    // Killed, it ships no more. The next crash is captured nevertheless, and remains on the node.
     let second = agent(&ready, &node, &containerd, 1);
     let container = containerd.run(&sandbox, &system, &second);
     let started = containerd

@@ -43,7 +43,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(300);
 const ATTEMPTS: u32 = 3;
 /// Timeout of a body that makes no progress.
 const STALL_GRACE: Duration = Duration::from_secs(20);
-/// Default region for private servers, most of which ignore it.
+/// Default region for private servers; most ignore it.
 const ANY_REGION: &str = "us-east-1";
 
 /// The options of a store's URL, typed.

@@ -189,7 +189,7 @@ impl Transport {
         let proxy = match proxy.as_ref().filter(|_| self.proxies.applies_to(host)) {
             Some(text) => Some(Proxy::new(text).map_err(|_| PullError::Configuration {
                 what: "the proxy of the environment".to_owned(),
-                problem: "it is no address".to_owned(),
+                problem: "it is not an address".to_owned(),
             })?),
             None => None,
         };

@@ -123,7 +123,7 @@ fn bomb_header(tar: &[u8]) -> Vec<u8> {
 #[test]
 fn broken_archives_are_named() {
     for bytes in [
-        b"this is no tar at all, but it is long enough to be looked at".repeat(20),
+        b"this is not a tar at all, but it is long enough to be looked at".repeat(20),
         gzip(b"nor is this").to_vec(),
         [gzip(&noise(10_000, 1)), noise(100, 2)].concat(),
         zstd(&noise(600, 3)),
