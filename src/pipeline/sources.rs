@@ -1,6 +1,6 @@
-//! Where the files of a core's modules come from.
+//! Finds the files of a core's modules in several sources.
 //!
-//! The order, for each file on its own; the first source whose file agrees with the core wins:
+//! The order, for each file separately; the first source with a file that matches the core wins:
 //!
 //! 1. `--exe FILE`, `--map FROM=TO`, `--sysroot DIR`
 //! 2. this machine: a container of the dump that runs here, beside the core, and at the same path
@@ -9,8 +9,8 @@
 //! 5. debuginfod servers (`DEBUGINFOD_URLS`)
 //! 6. `--debug-image REF`, for debug information
 //!
-//! A registry is contacted only for modules that are still missing then. The last two sources are asked only
-//! for what the stacks need. A source that fails is skipped, and its error becomes a remark.
+//! A registry is contacted only for modules that are still missing after the earlier sources. The last two sources
+//! are used only for files that the stacks need. A source that fails is skipped, and its error becomes a remark.
 
 mod images;
 
@@ -31,26 +31,27 @@ use crate::render::{self, terminal_line};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
 
-/// Rounds of unwinding and asking.
+/// Maximum rounds of unwinding and searching.
 const MAX_ROUNDS: usize = 32;
-/// Frames by which it is decided what is needed.
+/// Number of frames that determine which files are needed.
 const FRAMES: usize = 256;
 
-/// What was found, and what went wrong on the way.
+/// The files found, and errors on the way.
 pub struct Gathered {
     /// Every module of the core.
     pub modules: Vec<FoundModule>,
-    /// Files for debuggers that are no modules: the path in the image, and where they are.
+    /// Files for debuggers that are not modules: the path in the image, and where they are.
     pub extras: Vec<(Vec<u8>, PathBuf)>,
-    /// The image that was asked, by digest.
+    /// The image that was searched, by digest.
     pub image: Option<String>,
-    /// Bytes that came over the network.
+    /// Bytes received from the network.
     pub received: u64,
-    /// What sources said that could not help: a `Failure` each, to be shown.
+    /// Errors of sources that could not help: a `Failure` each, to be shown.
     pub remarks: Vec<anyhow::Error>,
 }
 
-/// A process whose modules need files: known by its core, or by the stacks that the handler stored.
+/// A process whose modules need files: known from its core, or from the stacks that the handler
+/// stored.
 pub trait CrashedProcess {
     /// Its modules; none has a file yet.
     fn modules(&self) -> Vec<FoundModule>;
@@ -58,7 +59,7 @@ pub trait CrashedProcess {
     fn evidence(&self) -> &[CoreFile];
     /// What it ran on.
     fn machine(&self) -> Machine;
-    /// What would name more frames of its stacks.
+    /// The files that would name more frames of its stacks.
     fn needs(&self, modules: &[LoadedModule<'_>], all_threads: bool) -> Vec<ModuleNeed>;
 }
 
@@ -100,7 +101,7 @@ pub fn image_cache(settings: &Settings) -> Result<Cache, Failure> {
     Ok(Cache::in_directory(&directory).with_limit(settings.images.cache_limit))
 }
 
-/// Finds the files of all modules, and of debug information what the stacks need.
+/// Finds the files of all modules, and debug files as far as the stacks need them.
 #[must_use]
 pub fn gather_files(
     settings: &Settings,
@@ -120,7 +121,7 @@ pub fn gather_files(
     let images = &settings.images;
     let stored = dump.manifest.image.as_ref().map(|image| &image.reference);
     let reference = images.image.as_ref().or(stored);
-    // Under a name of the image, a file of this machine is a stranger.
+    // With an image name from the user, files of this machine need proof.
     let needs_proof = search.sysroot.is_some() || reference.is_some();
     let running = running_root(dump);
     let look_here = |found: &mut FoundModule| {
@@ -150,7 +151,7 @@ pub fn gather_files(
         dump,
         all_threads,
     };
-    // Files from elsewhere are used from the cache.
+    // Files from other sources are used from the cache.
     let cache = match image_cache(settings) {
         Ok(cache) => cache,
         Err(refusal) => {
@@ -162,7 +163,7 @@ pub fn gather_files(
         }
     };
     let mut asked = RemoteSources::new(settings, cache, process, observer);
-    // No registry has an image that podman built itself.
+    // No registry has an image that podman built locally.
     let is_local = images.image.is_none() && missing_files::is_local_image(dump);
     let reference = reference.filter(|_| !is_local);
     let other_remarks = gathered.remarks.len();
@@ -180,7 +181,7 @@ pub fn gather_files(
         observer,
     );
     if !gathered.modules.iter().any(FoundModule::is_missing) {
-        // The store had what the image did not give.
+        // The store had the modules that the image lacked.
         gathered.remarks.drain(other_remarks..image_remarks);
     }
     for found in &mut gathered.modules {
@@ -195,7 +196,8 @@ pub fn gather_files(
     gathered
 }
 
-/// Places the program that the user names where a core names none, as valgrind's without auxiliary vector.
+/// Places the program that the user named if a core names none, such as valgrind's cores without an
+/// auxiliary vector.
 fn add_given_program(
     process: &dyn CrashedProcess,
     search: &ModuleSearch,
@@ -216,7 +218,7 @@ fn add_given_program(
     modules.extend(module.map(|module| FoundModule::new(module, core)));
 }
 
-/// The libraries that the program's file leads to, where the core lists no files and lacks the program's headers.
+/// The libraries that the program's file leads to, if the core lists no files and lacks the program's headers.
 fn modules_by_program(process: &dyn CrashedProcess, modules: &[FoundModule]) -> Vec<FoundModule> {
     let Some(core) = process.evidence().first() else {
         return Vec::new();
@@ -237,7 +239,7 @@ fn modules_by_program(process: &dyn CrashedProcess, modules: &[FoundModule]) -> 
         .collect()
 }
 
-/// A remark on a file that the user named as the program and that is not used.
+/// A remark that a file which the user named as the program is not used.
 fn unused_program(search: &ModuleSearch, modules: &[FoundModule]) -> Option<anyhow::Error> {
     let path = search.executable.as_ref()?;
     let mut programs = modules.iter();
@@ -255,7 +257,7 @@ fn unused_program(search: &ModuleSearch, modules: &[FoundModule]) -> Option<anyh
     Some(Failure::new(ExitStatus::Nothing, what).into())
 }
 
-/// A remark on code that is not as in its file: breakpoints, hooks of tracers.
+/// A remark on code that differs from its file: breakpoints, hooks of tracers.
 fn patched(gathered: &Gathered) -> Option<anyhow::Error> {
     let mut patched = gathered
         .modules
@@ -274,7 +276,8 @@ fn patched(gathered: &Gathered) -> Option<anyhow::Error> {
     Some(Failure::new(ExitStatus::Nothing, what).into())
 }
 
-/// An id as container runtimes make them. Anything shorter or longer could name another process's cgroup.
+/// An id in the format of container runtimes. Anything shorter or longer could match another process's
+/// cgroup.
 fn container_id(text: &str) -> Option<&str> {
     let is_id = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_id.then_some(text)
@@ -387,7 +390,7 @@ impl<'a> RemoteSources<'a> {
         {
             Ok(file) => file,
             Err(error) => {
-                // One that does not answer now will not answer for the next module either.
+                // A server that does not answer will not answer for the next module either.
                 self.debuginfod = None;
                 let failure = Failure::new(ExitStatus::Unreachable, "debuginfod cannot be used")
                     .cause(error)
@@ -407,12 +410,12 @@ struct WantedStacks<'a> {
 }
 
 impl WantedStacks<'_> {
-    /// What would name more frames: the module, the part, and the build-id of the file.
+    /// What would name more frames: the module, the part, and the file's build-id.
     fn needs(&self, gathered: &Gathered) -> Vec<(usize, FileRole, BuildId)> {
         let modules = &gathered.modules;
         let loaded: Vec<LoadedModule<'_>> = modules.iter().map(FoundModule::loaded).collect();
         let mut needs = self.process.needs(&loaded, self.all_threads);
-        // A stack that ends at a missing file goes on in what the handler stored.
+        // A stack that ends at a missing file continues in the stored stacks.
         if needs
             .iter()
             .any(|need| matches!(need.what, FrameNeed::Object { .. }))

@@ -128,7 +128,10 @@ pub(crate) fn demo(directory: &Path) -> Result<()> {
         name.strip_suffix(']').filter(|name| !name.starts_with('"'))
     });
     for name in optimized {
-        build.args(["--config", &format!("profile.dev.package.{name}.opt-level=0")]);
+        build.args([
+            "--config",
+            &format!("profile.dev.package.{name}.opt-level=0"),
+        ]);
     }
     progress::cargo(&mut build, "building cdh and its handler")?;
     for name in ["cdh", "cdh-handler"] {

@@ -1,7 +1,7 @@
 //! Files from the image that the process ran from, and debug information from a debug image.
 //!
-//! A registry that only the dump names is contacted if the user configured it or has credentials for it, and in the
-//! latter case not on this machine or its link: the author of the dump chose the name.
+//! If only the dump names a registry, it is contacted only if the user configured it or has credentials for it; with
+//! credentials alone, it must not be this machine or link-local, because the author of the dump chose the name.
 
 use std::ffi::OsStr;
 
