@@ -414,7 +414,7 @@ fn passwords_come_from_helpers_files_and_secrets_and_never_into_messages() {
     let refused = Workstation::new().run(&["sysroot", &core, "--image", &image]);
     assert_eq!(refused.code, 2);
     assert!(
-        refused.err.contains("wants credentials") && refused.err.contains("hint: log in"),
+        refused.err.contains("requires credentials") && refused.err.contains("hint: log in"),
         "{}",
         refused.err
     );

@@ -176,7 +176,7 @@ impl Program {
     }
 }
 
-/// Names a core that this machine cannot make; the others are explained all the same.
+/// Names a core that this machine cannot make; the others are explained nevertheless.
 fn left_out(why: impl std::fmt::Display) {
     eprintln!("left out: {why}");
 }
