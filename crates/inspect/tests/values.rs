@@ -250,7 +250,7 @@ fn containers_of_cpp_are_shown_by_what_they_hold() {
 #include <string>
 #include <unordered_map>
 #include <vector>
-struct Base { int id = 4; virtual ~Base() {} };
+struct Base { int id = 4; virtual ~Base() {} virtual int twice() const { return 2 * id; } };
 struct Derived : Base { std::string name = "derived"; int &ref; Derived(int &r) : ref(r) {} };
 volatile int *volatile nowhere;
 int main() {
@@ -265,7 +265,8 @@ int main() {
     std::unique_ptr<int> unique(new int(5)), nothing;
     auto shared = std::make_shared<std::string>("shared");
     std::optional<int> some = 4, none;
-    *nowhere = vector.size() + map.size() + table.size() + set.size() + *unique + shared->size() + *some + none.has_value() + text.size() + longer.size() + ref + derived.id + (nothing != nullptr);
+    int (Base::*method)() const = &Base::twice;
+    *nowhere = (derived.*method)() + vector.size() + map.size() + table.size() + set.size() + *unique + shared->size() + *some + none.has_value() + text.size() + longer.size() + ref + derived.id + (nothing != nullptr);
 }
 "#;
     with_crash(
@@ -286,6 +287,7 @@ int main() {
                     ("nothing", "std::unique_ptr()"),
                     ("some", "std::optional(4)"),
                     ("none", "std::optional()"),
+                    ("method", "&virtual Base::twice"),
                 ],
             );
             let text = |name| of(&main.locals, name).value.to_string();
