@@ -42,6 +42,8 @@ pub struct Crash<'a> {
 pub struct RuntimeFailure<'a> {
     /// Such as `Go`.
     pub language: &'a str,
-    /// The message, such as `index out of range [5] with length 3`.
+    /// The message, such as `panic: index out of range [5] with length 3`.
     pub message: &'a str,
+    /// The signal that the runtime made the message of, in its words.
+    pub signal: Option<&'a str>,
 }

@@ -76,11 +76,19 @@ fn known(scene: &Scene<'_>) -> Option<Cause> {
 fn runtime_failure(scene: &Scene<'_>, failure: crate::RuntimeFailure<'_>) -> Cause {
     let message = words::quoted(failure.message);
     let place = scene.in_culprit();
-    let sentence = format!(
-        "The {} runtime ended the program{place}: {message}.",
-        failure.language
-    );
-    Cause::new(Class::RuntimeError, sentence.replace("..", ".")).with(here(scene))
+    let language = failure.language;
+    let what = match message.strip_prefix("panic: ") {
+        Some(text) => format!("The {language} program panicked{place}: {text}"),
+        None => format!("The {language} runtime ended the program{place}: {message}"),
+    };
+    let end = if what.ends_with(['.', '!', '?']) { "" } else { "." };
+    let signal = failure.signal.map(|signal| {
+        let signal = words::quoted(signal);
+        Fact::new(format!("the runtime received the signal {signal}"))
+    });
+    Cause::new(Class::RuntimeError, format!("{what}{end}"))
+        .with(signal)
+        .with(here(scene))
 }
 
 /// What the signal says, and nothing else.
