@@ -25,6 +25,8 @@ pub struct Crash<'a> {
     pub modules: &'a [LoadedModule<'a>],
     /// Frames of the crashing thread, innermost first; they refer to `reports` and `modules` by index.
     pub frames: &'a [Frame],
+    /// Frames of a signal handler before them, which the numbers of a backtrace count too.
+    pub handler_frames: usize,
     /// Modules, as the backtrace reports them.
     pub reports: &'a [ModuleReport],
     /// The stack that was full, if that was the cause.

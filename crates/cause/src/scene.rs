@@ -226,6 +226,11 @@ impl<'a> Scene<'a> {
         own.next().map(|(index, _)| index)
     }
 
+    /// The number that a backtrace gives to a frame.
+    pub(crate) fn number(&self, index: usize) -> usize {
+        self.crash.handler_frames.saturating_add(index)
+    }
+
     fn module_name(&self, frame: &Frame) -> Option<&'a str> {
         let report = self.crash.reports.get(frame.module?)?;
         report.path.rsplit('/').next()

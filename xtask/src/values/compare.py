@@ -24,7 +24,6 @@ import tempfile
 
 SECONDS = 20
 FRAMES = 64
-MANY = 40
 # Where Debian's packages of debug information are.
 GDB = "-nx -q -batch".split() + [
     word
@@ -153,6 +152,7 @@ def without_labels(text):
 def normal(text):
     """The same text for what is only written differently."""
     text = re.sub(r"<error: Cannot access memory at address 0x[0-9a-f]+>", UNREAD, text)
+    text = re.sub(r"<incomplete sequence (\\\d+)>", r'"\1"', text)
     # gdb writes the types of pointers to members, and parameters of functions, beside their names.
     text = re.sub(r"\([^()]*\([^()]*::\*\)\([^()]*\)( const)?\) (?=0x)", "", text)
     text = re.sub(r"^(&virtual [^(]*)\(.*$", r"\1", text)
@@ -170,39 +170,67 @@ def is_lost(text):
     return not re.search(r"\w", left)
 
 
+def known(theirs, ours, location):
+    """The cause of a difference, if it is a known one."""
+    if is_lost(ours) and CLOBBERED.search(location) and "entry_value" not in location:
+        return "gdb takes a register of the caller that the called function may have changed"
+    if re.search(r"<error|<invalid address>|<incomplete type>", theirs):
+        return "gdb has an error in place of the value, or of a part"
+    if UNREAD in ours and UNREAD not in theirs:
+        return "gdb reads zeros, or today's file, where the core holds no memory"
+    if re.sub(r"= \{\}", "= 0x0", ours) == re.sub(r"= 0x[0-9a-f]+(?=[,}])", "= 0x0", theirs):
+        return "gdb prints an array of no elements as its address"
+    if is_lost(ours) and re.fullmatch(r"0x0|<synthetic pointer>|\{<>.*", theirs) and "optimized out" in location:
+        return "gdb prints a variable that it calls optimized out"
+    if theirs.startswith("<synthetic pointer>") and ours == "<synthetic pointer>":
+        return "gdb follows a pointer that is itself optimized out"
+    cut = r"""(, )?("(\\.|[^"\\])*"|'[^']*' <repeats \d+ times>)(?=\.\.\.)"""
+    if re.sub(cut, "", theirs) == re.sub(cut, "", ours):
+        return "long texts end at another character"
+    if len(ours) > len(theirs) and set(re.findall(r"\w+ = ", ours)) == set(re.findall(r"\w+ = ", theirs)) and "_vptr" in ours:
+        return "gdb prints a virtual base class once"
+    return None
+
+
 def judge(theirs, ours, location):
-    """Whether a value of gdb and one of cdh are equal, or what is wrong."""
+    """Whether a value of gdb and one of cdh are equal, or what is wrong, and why that is so."""
     theirs, text = normal(theirs), normal(ours)
     if theirs == text or is_lost(theirs) and is_lost(text):
-        return "equal"
-    if is_lost(theirs):
-        return "invented"
-    if is_lost(text):
-        return "clobbered" if CLOBBERED.search(location) and "entry_value" not in location else "missed"
-    return "different"
+        return "equal", None
+    cause = known(theirs, text, location)
+    if cause:
+        return "explained", cause
+    if is_lost(theirs) or text.count(LOST) < theirs.count(LOST):
+        return "invented", None
+    return "missed" if is_lost(text) else "different", None
 
 
-def compare(theirs, ours, table, report):
+def compare(theirs, ours, table, causes, report):
     for tid, frames in theirs.items():
         for theirs_frame, ours_frame in pairs(frames, ours.get(tid, [])):
+            # gdb does not look into functions that it does not find.
+            if "arguments" not in theirs_frame:
+                continue
             for kind in "arguments", "locals":
-                known = variables(ours_frame, kind)
-                for name, type_name, text, location in theirs_frame.get(kind, []):
-                    if "arguments" not in ours_frame and "locals" not in ours_frame:
-                        table["no variables"] += 1
-                        verdict, value = "no variables", None
-                    elif not known[name]:
-                        verdict, value = "absent", None
+                left = variables(ours_frame, kind)
+                for name, type_name, text, location in theirs_frame[kind]:
+                    value, cause = left[name].pop(0) if left[name] else None, None
+                    if value is not None:
+                        verdict, cause = judge(text, value["value"], location)
+                    elif ours_frame.get("tail_call"):
+                        verdict, cause = "explained", "of functions that a tail call left, cdh shows no variables"
+                    elif is_lost(text):
+                        verdict, cause = "explained", "gdb lists a variable without a value, of a block without code"
                     else:
-                        value = known[name].pop(0)
-                        verdict = judge(text, value["value"], location)
+                        verdict = "absent"
                     table["values"] += 1
                     table[verdict] += 1
-                    if verdict not in ("equal", "clobbered"):
+                    causes[cause] += cause is not None
+                    if verdict not in ("equal", "explained"):
                         where = f"{theirs_frame['name']} {kind[:-1]} {name} ({type_name}) {location}"
                         report(verdict, where, text, value and value["value"])
-                for name, left in known.items():
-                    for value in left:
+                for name, values in left.items():
+                    for value in values:
                         table["extra"] += 1
                         where = f"{theirs_frame['name']} {kind[:-1]} {name} ({value['type']})"
                         report("extra", where, None, value["value"])
@@ -221,18 +249,17 @@ def main():
     sources = [file for place in places if place.is_dir() for file in sorted(place.iterdir())
                if file.suffix in (".c", ".cc", ".rs")]
     wanted = [file for file in sources if not options.names or any(name in str(file) for name in options.names)]
-    tables, shown = collections.defaultdict(collections.Counter), collections.Counter()
+    tables, causes = collections.defaultdict(collections.Counter), collections.Counter()
 
     def one(label, case, program, core):
         table = tables[label]
         table["cores"] += 1
 
         def report(verdict, where, theirs, ours):
-            shown[verdict] += 1
-            print(f"{verdict}: {case}: {where}\n    gdb {theirs}\n    cdh {ours}")
+            print(f"{verdict}: {case}: {where}\n    gdb {theirs}\n    cdh {ours}", flush=True)
 
         try:
-            compare(of_gdb(options.gdb, program, core), of_cdh(options.cdh, program, core), table, report)
+            compare(of_gdb(options.gdb, program, core), of_cdh(options.cdh, program, core), table, causes, report)
         except subprocess.TimeoutExpired as error:
             print(f"{case}: {error}")
 
@@ -251,14 +278,19 @@ def main():
             core = crash(source, program) if program else None
             if core:
                 one(label, case, program, core)
-    columns = "cores values equal clobbered missed different invented absent extra".split()
+    columns = "cores values equal explained missed different invented absent extra".split()
     print(f"{'build':20}" + "".join(f"{name:>10}" for name in columns))
     total = collections.Counter()
     for label, table in tables.items():
         total += table
         print(f"{label:20}" + "".join(f"{table[name]:>10}" for name in columns))
     print(f"{'total':20}" + "".join(f"{total[name]:>10}" for name in columns))
-    print(f"{100 * total['equal'] / max(1, total['values']):.2f} % equal; others {total - collections.Counter()}")
+    print(f"{100 * total['equal'] / max(1, total['values']):.2f} % equal")
+    for cause, count in causes.most_common():
+        if count:
+            print(f"{count:>10} explained: {cause}")
+    left = sum(total[name] for name in ("missed", "different", "invented", "absent", "extra"))
+    sys.exit(1 if left or not total["values"] else 0)
 
 
 main()

@@ -112,7 +112,8 @@ fn rust(scene: &Scene<'_>) -> Option<Cause> {
         );
         return Some(
             Cause::new(Class::StackOverflow, sentence).with(Fact::new(format!(
-                "frame #{index} is the handler that the Rust runtime has for full stacks"
+                "frame #{} is the handler that the Rust runtime has for full stacks",
+                scene.number(index)
             ))),
         );
     }

@@ -252,9 +252,7 @@ pub(super) fn corrupted_target(scene: &Scene<'_>, instruction: &Instruction) -> 
                     .accesses
                     .get(*index)
                     .and_then(|access| scene.name_of_loaded(0, access, instruction.at.0)),
-                Operand::Register(register) => {
-                    scene.name_of(0, instruction.at.0, register, 0)
-                }
+                Operand::Register(register) => scene.name_of(0, instruction.at.0, register, 0),
                 _ => None,
             };
             let (class, sentence) = match &found {
