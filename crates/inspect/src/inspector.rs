@@ -253,6 +253,7 @@ impl<'data> Inspector<'data> {
             frames,
             number,
             function: &found.function,
+            tail: &[],
         };
         found
             .scopes

@@ -152,6 +152,7 @@ def without_labels(text):
 def normal(text):
     """The same text for what is only written differently."""
     text = re.sub(r"<error: Cannot access memory at address 0x[0-9a-f]+>", UNREAD, text)
+    text = text.replace("<error reading variable: value has been optimized out>", LOST)
     text = re.sub(r"<incomplete sequence (\\\d+)>", r'"\1"', text)
     # gdb writes the types of pointers to members, and parameters of functions, beside their names.
     text = re.sub(r"\([^()]*\([^()]*::\*\)\([^()]*\)( const)?\) (?=0x)", "", text)
@@ -172,22 +173,29 @@ def is_lost(text):
 
 def known(theirs, ours, location):
     """The cause of a difference, if it is a known one."""
-    if is_lost(ours) and CLOBBERED.search(location) and "entry_value" not in location:
+    if LOST in ours and CLOBBERED.search(location) and "entry_value" not in location:
         return "gdb takes a register of the caller that the called function may have changed"
-    if re.search(r"<error|<invalid address>|<incomplete type>", theirs):
-        return "gdb has an error in place of the value, or of a part"
+    if LOST in ours and re.search(r"<error|<invalid address>|<incomplete type>|^<not in the core>$", theirs):
+        return "gdb has an error in place of a value that is optimized out"
+    if re.search(r"<error|<incomplete type>", theirs):
+        return "gdb has an error in place of the value"
     if UNREAD in ours and UNREAD not in theirs:
         return "gdb reads zeros, or today's file, where the core holds no memory"
-    if re.sub(r"= \{\}", "= 0x0", ours) == re.sub(r"= 0x[0-9a-f]+(?=[,}])", "= 0x0", theirs):
+    if re.fullmatch(re.escape(ours).replace(r"=\ \{\}", r"=\ 0x[0-9a-f]+"), theirs):
         return "gdb prints an array of no elements as its address"
-    if is_lost(ours) and re.fullmatch(r"0x0|<synthetic pointer>|\{<>.*", theirs) and "optimized out" in location:
-        return "gdb prints a variable that it calls optimized out"
+    if is_lost(ours) and "optimized out" in location:
+        return "gdb prints something of a variable that it calls optimized out"
+    if LOST in ours and re.search(r"\bempty\b|optimized out", location) and "::" in theirs:
+        return "gdb takes the discriminant of an enum that is optimized out for 0"
+    if re.fullmatch(r"0x[0-9a-f]+", ours) and theirs.startswith(ours + " b\""):
+        return "gdb prints the bytes that a pointer of Rust points to"
     if theirs.startswith("<synthetic pointer>") and ours == "<synthetic pointer>":
         return "gdb follows a pointer that is itself optimized out"
     cut = r"""(, )?("(\\.|[^"\\])*"|'[^']*' <repeats \d+ times>)(?=\.\.\.)"""
     if re.sub(cut, "", theirs) == re.sub(cut, "", ours):
         return "long texts end at another character"
-    if len(ours) > len(theirs) and set(re.findall(r"\w+ = ", ours)) == set(re.findall(r"\w+ = ", theirs)) and "_vptr" in ours:
+    names = [set(re.findall(r"\w+ = ", text)) for text in (theirs, ours)]
+    if len(ours) > len(theirs) and names[0] == names[1] and "_vptr" in ours:
         return "gdb prints a virtual base class once"
     return None
 
@@ -200,7 +208,7 @@ def judge(theirs, ours, location):
     cause = known(theirs, text, location)
     if cause:
         return "explained", cause
-    if is_lost(theirs) or text.count(LOST) < theirs.count(LOST):
+    if is_lost(theirs) or not is_lost(text) and text.count(LOST) < theirs.count(LOST):
         return "invented", None
     return "missed" if is_lost(text) else "different", None
 

@@ -29,10 +29,9 @@ def location_of(name, pc):
         text = gdb.execute(f"info address {name}", to_string=True)
     except gdb.error:
         return ""
-    for line in text.splitlines():
-        part = re.match(r"\s*Range (0x[0-9a-f]+)-(0x[0-9a-f]+): (.*)", line)
-        if part and int(part[1], 16) <= pc < int(part[2], 16):
-            return part[3]
+    for part in re.finditer(r"Range (0x[0-9a-f]+)-(0x[0-9a-f]+): ((?:(?! Range ).|\n)*)", text):
+        if int(part[1], 16) <= pc < int(part[2], 16):
+            return " ".join(part[3].split())
     return " ".join(text.split()) if "multi-location" not in text else ""
 
 
