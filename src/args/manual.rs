@@ -383,7 +383,7 @@ mod tests {
             let help = Cli::try_parse_from(line.split_whitespace())
                 .unwrap_err()
                 .to_string();
-            let first = help.split_whitespace().next().unwrap_or_default();
+            let first = help.split([' ', ',']).next().unwrap_or_default();
             assert!(verbs.contains(&first), "`cdh {words}`: {first}");
         }
     }

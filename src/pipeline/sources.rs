@@ -95,7 +95,7 @@ impl CrashedProcess for Analysis {
 /// The image cache of these settings.
 ///
 /// # Errors
-/// When there is no private directory for it.
+/// If there is no private directory for it.
 pub fn image_cache(settings: &Settings) -> Result<Cache, Failure> {
     let directory = settings.cache.require("images")?;
     Ok(Cache::in_directory(&directory).with_limit(settings.images.cache_limit))
@@ -334,7 +334,8 @@ impl<'a> RemoteSources<'a> {
         }
     }
 
-    /// Asks debuginfod and the debug image for what the stacks need, until nothing new comes.
+    /// Requests files that the stacks need from debuginfod and the debug image, until there are no
+    /// new ones.
     fn by_need(&mut self, stacks: &WantedStacks<'_>, gathered: &mut Gathered) {
         let mut tried: Vec<(usize, FileRole)> = Vec::new();
         let mut debug_image = self.images.settings.debug_image.clone();
@@ -402,7 +403,7 @@ impl<'a> RemoteSources<'a> {
     }
 }
 
-/// The stacks that files are gathered for.
+/// The stacks whose files are searched.
 struct WantedStacks<'a> {
     process: &'a dyn CrashedProcess,
     dump: &'a Dump,

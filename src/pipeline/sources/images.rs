@@ -18,7 +18,7 @@ use crate::render::{shell_word, terminal_line};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::ImageSettings;
 
-/// A pull's error with status and advice.
+/// A pull error with exit status and advice.
 fn pull_failure(error: PullError, what: &str) -> anyhow::Error {
     let status = if error.is_mismatch() {
         ExitStatus::Mismatch
@@ -31,7 +31,7 @@ fn pull_failure(error: PullError, what: &str) -> anyhow::Error {
     Failure::new(status, what).cause(error).hint(hint).into()
 }
 
-/// The registry, opened when it is needed, and the cache of what came from it.
+/// The registry client, created when it is needed, and the cache of its files.
 pub(super) struct Images<'a> {
     pub(super) settings: &'a ImageSettings,
     pub(super) cache: Cache,
@@ -41,7 +41,7 @@ pub(super) struct Images<'a> {
     registry: Option<Registry>,
 }
 
-/// Forwards the progress of a pull to the observer of the command.
+/// Forwards pull progress to the observer of the command.
 pub(super) struct PullProgress<'a>(&'a dyn Observer);
 
 impl Progress for PullProgress<'_> {
@@ -73,7 +73,7 @@ impl<'a> Images<'a> {
         }
     }
 
-    /// Bytes that came from the registry.
+    /// Bytes received from the registry.
     pub(super) fn received(&self) -> u64 {
         self.registry.as_ref().map_or(0, Registry::received)
     }
@@ -129,7 +129,7 @@ impl<'a> Images<'a> {
         })
     }
 
-    /// Takes modules, their debug files and debuggers' own files from the image.
+    /// Uses modules, their debug files and debuggers' own files from the image.
     pub(super) fn take(&mut self, reference: &str, gathered: &mut Gathered) {
         if !gathered.modules.iter().any(FoundModule::is_missing) {
             return;
@@ -174,7 +174,7 @@ impl<'a> Images<'a> {
                 }),
             })
             .collect();
-        // Debug files of modules that are here already are taken where a layer is read anyway.
+        // Debug files of modules that were found already are read if their layer is read anyway.
         let lacking: Vec<Wanted> = gathered
             .modules
             .iter()
@@ -205,7 +205,7 @@ impl<'a> Images<'a> {
             };
             match answer {
                 Lookup::Found(file) => {
-                    // Without a build-id in the core, the image's digest is the proof.
+                    // Without a build-id in the core, the image's digest proves the file.
                     let candidate = Candidate {
                         path: file.file,
                         inside: None,
@@ -249,7 +249,8 @@ impl<'a> Images<'a> {
         gathered.remarks.extend(problem);
     }
 
-    /// Takes files from a debug image by build-id: the number of the module, the part and the id. Whether one was used.
+    /// Uses files from a debug image by build-id: the number of the module, the part and the id. Returns whether one
+    /// was used.
     pub(super) fn take_debug(
         &mut self,
         reference: &str,
@@ -304,7 +305,7 @@ enum Consent {
     No,
 }
 
-/// Whether `registry` is what `pattern` of `images.registries` names: `host`, `host:port` or `*.domain`.
+/// Whether `registry` matches `pattern` of `images.registries`: `host`, `host:port` or `*.domain`.
 fn is_registry(pattern: &str, registry: &str) -> bool {
     let pattern = pattern.to_ascii_lowercase();
     let registry = registry.to_ascii_lowercase();
@@ -318,7 +319,7 @@ fn is_registry(pattern: &str, registry: &str) -> bool {
     }
 }
 
-/// Why an image was not pulled, with the ways to allow it.
+/// Why an image was not pulled, with the settings that would allow it.
 fn not_asked(reference: &str) -> anyhow::Error {
     let shown = terminal_line(reference);
     let image = ImageReference::parse(reference);
