@@ -222,6 +222,8 @@ def compare(theirs, ours, table, causes, report):
             for kind in "arguments", "locals":
                 left = variables(ours_frame, kind)
                 for name, type_name, text, location in theirs_frame[kind]:
+                    # Of several variables with one name, the same one.
+                    left[name].sort(key=lambda value: judge(text, value["value"], location)[0] != "equal")
                     value, cause = left[name].pop(0) if left[name] else None, None
                     if value is not None:
                         verdict, cause = judge(text, value["value"], location)
