@@ -1,4 +1,4 @@
-//! From a named stack to its cause, and to the instructions around it.
+//! Derives the cause of a crash from a symbolized stack, and lists the instructions around it.
 
 use cdh_cause::{Cause, Crash, Listing, Names, RuntimeFailure};
 use cdh_elfcore::{Avma, Machine, Memory, SignalInfo};
@@ -11,10 +11,10 @@ use super::{Analysis, Dump};
 
 /// Instructions shown before and after the current one.
 const AROUND: usize = 6;
-/// Frames whose instructions are listed.
+/// Maximum frames whose instructions are listed.
 const LISTED: usize = 64;
 
-/// Why a process crashed, and what it executed.
+/// Why a process crashed, and the instructions that it executed.
 pub(super) struct Explained {
     pub(super) cause: Cause,
     /// Of the crashing thread, by frame.
@@ -51,7 +51,7 @@ pub(super) fn explain(
     }
     let tid = backtrace.threads.first()?.tid;
     let thread = head.threads().iter().find(|thread| thread.tid == tid)?;
-    // The fault beneath a signal handler is the crash.
+    // The crash is the fault that the signal handler was running for.
     let original = backtrace.original_signal.as_ref();
     let registers = original.map_or(Some(&thread.registers), |original| {
         original.registers.as_ref()
@@ -88,7 +88,7 @@ pub(super) fn explain(
     };
     let frames = if disassemble { LISTED } else { 0 };
     let frames = crash.frames.len().min(frames);
-    // Frames of a signal handler have no listing.
+    // Frames of a signal handler get no listing.
     let handler = original.map_or(0, |original| original.frame);
     let listings = (0..frames).map(|index| cdh_cause::listing(&crash, index, AROUND));
     let listings = std::iter::repeat_n(None, if disassemble { handler } else { 0 }).chain(listings);
@@ -142,8 +142,8 @@ pub(super) fn explain_stored(
     })
 }
 
-/// What ended the program in the words of its language's runtime, if the runtime ended it: the last thing that happened,
-/// in one line, and the signal that the runtime made a panic of.
+/// The reason in the words of the language runtime that ended the program, on one line: the last event, and the
+/// signal that the runtime turned into a panic.
 fn last_failure(runtimes: &[RuntimeReport]) -> Option<(&'static str, String, Option<&str>)> {
     let mut reports = runtimes.iter();
     let report = reports.find(|report| report.ended_program)?;

@@ -72,7 +72,7 @@ pub(crate) struct Process<'a, 'data> {
     pub(crate) memory: &'a dyn Memory,
     /// Opens the debug information of a module.
     pub(crate) module: &'a dyn Fn(usize) -> Option<Rc<Module<'data>>>,
-    pub(crate) functions: &'a FunctionIndex,
+    pub(crate) functions: &'a FunctionIndex<'data>,
 }
 
 type Pieced<'data> = Vec<gimli::Piece<Reader<'data>>>;
@@ -568,12 +568,16 @@ impl<'data> Frame<'_, 'data> {
         let is_it = |die: &Die<'data>| {
             die.tag() == gimli::DW_TAG_subprogram && has_code(die) && is_same(die, target)
         };
-        [target, self.function].into_iter().find_map(|known| {
+        let search = |known: &Die<'data>| {
             let root = known.unit.unit.header.root_offset();
             let root = known.module.die(&known.unit, root)?;
             let mut functions = root.children(FUNCTIONS).into_iter();
             functions.find(is_it)
-        })
+        };
+        let find = || search(target).or_else(|| search(self.function));
+        self.process
+            .functions
+            .definition(target, self.function, find)
     }
 
     /// The caller's function, and its call site that returns to it.
@@ -590,9 +594,8 @@ impl<'data> Frame<'_, 'data> {
         }
         let module = (self.process.module)(caller.frame.module?)?;
         let (lookup, after) = (caller.frame.lookup_svma()?.0, caller.frame.svma?.0);
-        let unit = module.unit_at(lookup)?;
-        let function = self.process.functions.find(&module, &unit, lookup)?;
-        let site = find_call_site(&function, after, 0)?;
+        let function = self.process.functions.find(&module, lookup)?;
+        let site = self.process.functions.call_site(&function, after)?;
         Some((function, site))
     }
 
@@ -690,35 +693,6 @@ impl From<Missing> for Stop {
 /// Whether two expressions name the same register.
 fn same(found: Expression<Reader<'_>>, wanted: Expression<Reader<'_>>) -> bool {
     found.0.slice() == wanted.0.slice()
-}
-
-/// The call site below `die` that returns to `after`.
-fn find_call_site<'data>(die: &Die<'data>, after: u64, nesting: usize) -> Option<Die<'data>> {
-    if nesting > 64 {
-        return None;
-    }
-    for child in die.children(1 << 16) {
-        match child.tag() {
-            gimli::DW_TAG_call_site | gimli::DW_TAG_GNU_call_site => {
-                let unit = child.unit.reference();
-                // GNU call sites of DWARF 4 give the return address as their own.
-                let returns = child
-                    .attr(gimli::DW_AT_call_return_pc)
-                    .or_else(|| child.attr(gimli::DW_AT_low_pc));
-                let returns = returns.and_then(|at| unit.attr_address(at).ok().flatten());
-                if returns == Some(after) && !is_tail_call(&child) {
-                    return Some(child);
-                }
-            }
-            gimli::DW_TAG_lexical_block | gimli::DW_TAG_inlined_subroutine => {
-                if let Some(found) = find_call_site(&child, after, nesting.saturating_add(1)) {
-                    return Some(found);
-                }
-            }
-            _ => {}
-        }
-    }
-    None
 }
 
 fn is_tail_call(site: &Die<'_>) -> bool {
