@@ -124,7 +124,12 @@ pub(crate) fn explain(scene: &Scene<'_>) -> Option<Cause> {
     let place = thrower.and_then(|index| {
         let name = scene.named(index)?;
         let frame = scene.crash.frames.get(index)?;
-        let text = format!("it was thrown in {name}, frame #{}", scene.number(index));
+        let thrown = if is_rethrown {
+            "thrown again"
+        } else {
+            "thrown"
+        };
+        let text = format!("it was {thrown} in {name}, frame #{}", scene.number(index));
         Some(
             Fact::new(text)
                 .at(frame.pc.0)

@@ -359,8 +359,10 @@ int main() {
 fn values_of_rust_are_written_as_rust_writes_them() {
     let source = r#"
 use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
 enum Shape { Dot, Circle(f64), Rect { w: u32, h: u32 } }
 struct Order<'a> { name: String, who: &'a str, items: Vec<u32>, shape: Shape, pair: (i32, char) }
 static mut NOWHERE: *mut u32 = 8 as *mut u32;
@@ -369,10 +371,17 @@ fn checkout(order: &Order, opt: Option<u32>, none: Option<String>) -> u32 {
     let map: HashMap<u32, u32> = [(1, 10)].into_iter().collect();
     let rc = Rc::new(5u32);
     let arc = Arc::new(String::from("arc"));
+    let cell = Cell::new(6);
+    let free = RefCell::new(vec![1u8]);
+    let length = free.borrow().len() as u32;
+    let shared = RefCell::new(7);
+    let borrowed = shared.borrow();
+    let mutex = Mutex::new(String::from("locked"));
+    let atomic = AtomicU32::new(9);
     let bytes = [1u8, 2];
     let slice = &bytes[..];
     let shapes = vec![Shape::Dot, Shape::Circle(1.5), Shape::Rect { w: 2, h: 3 }];
-    unsafe { NOWHERE.write_volatile(map.len() as u32 + *rc + arc.len() as u32 + slice.len() as u32 + shapes.len() as u32) };
+    unsafe { NOWHERE.write_volatile(map.len() as u32 + *rc + arc.len() as u32 + slice.len() as u32 + shapes.len() as u32 + cell.get() + length + *borrowed + mutex.lock().unwrap().len() as u32 + atomic.load(std::sync::atomic::Ordering::SeqCst)) };
     opt.unwrap_or(0) + none.map_or(0, |x| x.len() as u32) + order.items[0]
 }
 fn main() {
@@ -399,12 +408,22 @@ fn main() {
                     ("map", "HashMap(1) {[1] = 10}"),
                     ("rc", "Rc(5)"),
                     ("arc", r#"Arc("arc")"#),
+                    ("cell", "Cell(6)"),
+                    ("free", "RefCell(Vec(1) [1])"),
+                    ("shared", "RefCell[borrowed](7)"),
+                    ("borrowed", "Ref(7)"),
+                    ("mutex", r#"Mutex("locked")"#),
                     ("slice", "&[u8] [1, 2]"),
                     (
                         "shapes",
                         "Vec(3) [program::Shape::Dot, program::Shape::Circle(1.5), program::Shape::Rect{w: 2, h: 3}]",
                     ),
                 ],
+            );
+            let atomic = of(&checkout.locals, "atomic").value.to_string();
+            assert!(
+                atomic.starts_with("Atomic") && atomic.ends_with("(9)"),
+                "{atomic}"
             );
             let (_, main) = function(inspector, frames, "main");
             let order = of(&main.locals, "order").value.to_string();

@@ -177,6 +177,8 @@ def known(theirs, ours, location):
         return "gdb takes a register of the caller that the called function may have changed"
     if LOST in ours and re.search(r"<error|<invalid address>|<incomplete type>|^<not in the core>$", theirs):
         return "gdb has an error in place of a value that is optimized out"
+    if "entry_value" in location and not is_lost(ours):
+        return "gdb does not follow a value at entry to its call site, or from an inlined function to the wrong one"
     if re.search(r"<error|<incomplete type>", theirs):
         return "gdb has an error in place of the value"
     if UNREAD in ours and UNREAD not in theirs:
@@ -222,6 +224,8 @@ def compare(theirs, ours, table, causes, report):
             for kind in "arguments", "locals":
                 left = variables(ours_frame, kind)
                 for name, type_name, text, location in theirs_frame[kind]:
+                    # Of several variables with one name, the same one.
+                    left[name].sort(key=lambda value: judge(text, value["value"], location)[0] != "equal")
                     value, cause = left[name].pop(0) if left[name] else None, None
                     if value is not None:
                         verdict, cause = judge(text, value["value"], location)

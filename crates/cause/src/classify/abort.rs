@@ -120,9 +120,8 @@ fn rust(scene: &Scene<'_>) -> Option<Cause> {
     let is_out_of_memory = |name: &str| name.starts_with("alloc::alloc::handle_alloc_error");
     if scene.ending_where(is_out_of_memory).is_some() {
         let place = scene.in_culprit();
-        let sentence = format!(
-            "The Rust program could not allocate memory{place}: the allocator had none of the size that was asked for."
-        );
+        let sentence =
+            format!("The Rust program could not allocate memory{place}, so its runtime ended it.");
         return Some(Cause::new(Class::Abort, sentence).with(here(scene)));
     }
     scene.frame_where(is_panic)?;

@@ -157,10 +157,11 @@ impl<'p> Interpreter<'p> {
         })
     }
 
-    /// Exceptions that the thread's code was handling, innermost first.
+    /// Exceptions that the thread's code was handling, innermost first. A generator that an exception was thrown into
+    /// handles the one that its caller handles: it is one.
     fn handled(&self, thread: u64) -> Vec<String> {
         let layout = &self.layout.thread;
-        let mut found = Vec::new();
+        let (mut found, mut last) = (Vec::new(), None);
         let mut next = self.process.field(thread, layout.exc_info);
         for _ in 0..HANDLED {
             let Some(item) = next.filter(|item| *item != 0) else {
@@ -169,7 +170,10 @@ impl<'p> Interpreter<'p> {
             let value = item
                 .checked_add(layout.exc_value)
                 .and_then(|at| self.process.u64(at));
-            found.extend(value.and_then(|value| self.exception(value)));
+            if value.is_some() && value != last {
+                found.extend(value.and_then(|value| self.exception(value)));
+                last = value;
+            }
             next = item
                 .checked_add(layout.exc_previous)
                 .and_then(|at| self.process.u64(at));
