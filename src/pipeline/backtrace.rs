@@ -6,7 +6,9 @@ use anyhow::Result;
 use cdh_cause::{Cause, Listing};
 use cdh_elfcore::{Completeness, StackOverflow, Thread};
 use cdh_runtimes::RuntimeReport;
-use cdh_symbolize::{Backtrace, BacktraceOptions, Fingerprint, LoadedModule, SectionArena};
+use cdh_symbolize::{
+    Backtrace, BacktraceOptions, Fingerprint, LoadedModule, SectionArena, ThreadBacktrace,
+};
 
 use super::cause::{self, Evidence, Explained};
 use super::file_index::FileIndex;
@@ -202,6 +204,16 @@ pub fn name_stacks(
             surroundings,
         };
         let runtimes = cdh_runtimes::examine(&process, &mut backtrace, &request.of_runtimes());
+        // A minicore or a truncated core may lack what they need.
+        let lacks_frames = |thread: &ThreadBacktrace| {
+            thread.crashing && thread.frames.iter().all(|frame| !frame.interpreted)
+        };
+        if backtrace.threads.first().is_some_and(lacks_frames)
+            && cdh_runtimes::may_interpret(modules)
+            && let Some(stored) = dump.stored_stacks()
+        {
+            stored.put_interpreted(&mut backtrace);
+        }
         let evidence = Evidence {
             modules,
             arena,
@@ -238,8 +250,9 @@ pub fn name_stored_stacks(
                 surroundings: &DiskSurroundings<'_>| {
         let stacks = stored.stacks();
         let options = request.options();
-        let backtrace =
+        let mut backtrace =
             cdh_symbolize::backtrace_of_stored(&stacks, modules, arena, &options, surroundings);
+        stored.put_interpreted(&mut backtrace);
         let message = stored.abort_message();
         let explained = cause::explain_stored(dump, modules, &backtrace, message.as_deref());
         Named {

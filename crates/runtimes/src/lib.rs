@@ -11,14 +11,19 @@
 #![deny(clippy::arithmetic_side_effects)]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+mod capture;
 mod go;
 mod process;
 mod python;
 mod replacement;
 mod report;
 
-use cdh_symbolize::{Backtrace, Fingerprint, Frame, OriginalSignal, ThreadBacktrace};
+use cdh_symbolize::{Backtrace, Frame, ThreadBacktrace};
 
+pub use capture::{
+    InterpretedFrames, InterpretedStack, StoredFrame, StoredFrames, UnwoundStack, may_interpret,
+    put_stored,
+};
 pub use process::Process;
 pub use replacement::Replacement;
 pub use report::{
@@ -39,8 +44,14 @@ pub struct Options {
 /// What one language answers. A module provides a function of type [`Attach`], which is the first question.
 pub(crate) trait Runtime {
     /// Which frames replace these native ones? Ranges are in the order of the stack and do not overlap. A thread
-    /// whose native frames remain has none.
-    fn frames(&self, thread: &ThreadBacktrace) -> Vec<Replacement>;
+    /// whose native frames remain has none. A maximum of `limit` frames of the language is read; further ranges have
+    /// none.
+    fn frames(&self, thread: &ThreadBacktrace, limit: usize) -> Vec<Replacement>;
+
+    /// Index of the module that runs code of an interpreted language. `None` if all frames are native.
+    fn interpreter(&self) -> Option<usize> {
+        None
+    }
 
     /// What do you know about the death? `stacks` are the native stacks, the crashing thread first.
     fn report(&self, stacks: &Backtrace, options: &Options) -> RuntimeReport;
@@ -76,25 +87,18 @@ pub fn examine(
     let mut reports = Vec::new();
     for runtime in attached {
         reports.push(runtime.report(backtrace, options));
+        // As native frames are, so that it does not depend on what they are called here.
+        let made = capture::crashing_explanation(process, &*runtime, backtrace);
         for (index, thread) in backtrace.threads.iter_mut().enumerate() {
-            let replacements = runtime.frames(thread);
+            let replacements = runtime.frames(thread, usize::MAX);
             if let Some(original) = backtrace.original_signal.as_mut().filter(|_| index == 0) {
-                let nested = original.nested.iter_mut().map(|nested| &mut nested.frame);
-                for frame in std::iter::once(&mut original.frame).chain(nested) {
-                    *frame = replacement::moved(*frame, &replacements);
-                }
+                replacement::move_signal(original, &replacements);
             }
             replacement::apply(thread, replacements);
         }
-        let crashing = backtrace.threads.iter().find(|thread| thread.crashing);
-        let mixed = crashing.filter(|thread| thread.frames.iter().any(|frame| frame.interpreted));
-        if let Some(thread) = mixed {
-            let name = |frame: &Frame| runtime.counted_name(frame);
-            let original = backtrace.original_signal.as_ref();
-            let frames = OriginalSignal::frames(original, &thread.frames);
-            let made = Fingerprint::from_interpreted(frames, &backtrace.modules, name);
-            backtrace.fingerprint = made.as_ref().map(|made| made.fingerprint.clone());
-            backtrace.explanation = made;
+        if let Some(made) = made {
+            backtrace.fingerprint = Some(made.fingerprint.clone());
+            backtrace.explanation = Some(made);
         }
     }
     reports

@@ -60,7 +60,7 @@ pub(crate) fn attach<'p>(process: &'p Process<'p>) -> Option<Box<dyn Runtime + '
 
 impl Runtime for Go<'_> {
     /// Goroutines have stacks of their own; the native frames are Go's.
-    fn frames(&self, _: &ThreadBacktrace) -> Vec<Replacement> {
+    fn frames(&self, _: &ThreadBacktrace, _: usize) -> Vec<Replacement> {
         Vec::new()
     }
 

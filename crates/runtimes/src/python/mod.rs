@@ -180,7 +180,7 @@ impl<'p> Interpreter<'p> {
 
 impl Python<'_> {
     /// The Python frames of a native thread: those of several interpreters run one below the other.
-    fn segments(&self, tid: u32) -> Vec<Segment> {
+    fn segments(&self, tid: u32, limit: usize) -> Vec<Segment> {
         let mut own: Vec<&PythonThread> = self
             .threads
             .iter()
@@ -190,7 +190,10 @@ impl Python<'_> {
         own.sort_by_key(|thread| (!thread.holds_lock, std::cmp::Reverse(thread.interpreter)));
         let segments = own.into_iter();
         segments
-            .flat_map(|thread| self.interpreter.segments(thread.at, &self.known))
+            .flat_map(|thread| {
+                self.interpreter
+                    .segments(thread.at, &self.known, limit)
+            })
             .collect()
     }
 
@@ -228,7 +231,9 @@ impl Python<'_> {
         if !self.has_tasks {
             return None;
         }
-        let segments = self.interpreter.segments(thread.at, &self.known);
+        let segments = self
+            .interpreter
+            .segments(thread.at, &self.known, usize::MAX);
         self.interpreter.task_of(thread.at, &segments)
     }
 
@@ -268,8 +273,13 @@ impl Runtime for Python<'_> {
             .unwrap_or_default()
     }
 
-    fn frames(&self, thread: &ThreadBacktrace) -> Vec<Replacement> {
-        mixed::replacements(thread, self.segments(thread.tid), self.interpreter.module)
+    fn interpreter(&self) -> Option<usize> {
+        Some(self.interpreter.module)
+    }
+
+    fn frames(&self, thread: &ThreadBacktrace, limit: usize) -> Vec<Replacement> {
+        let segments = self.segments(thread.tid, limit);
+        mixed::replacements(thread, segments, self.interpreter.module)
     }
 
     fn report(&self, stacks: &Backtrace, _options: &Options) -> RuntimeReport {
@@ -294,7 +304,7 @@ impl Runtime for Python<'_> {
 }
 
 /// Whether it is worth to look for an interpreter: a program of half a million symbols is not searched.
-fn may_hold_interpreter(loaded: &LoadedModule<'_>) -> bool {
+pub(crate) fn may_hold_interpreter(loaded: &LoadedModule<'_>) -> bool {
     let name = file_name(&loaded.module.path);
     if name.starts_with(b"libpython") || name.starts_with(b"python") {
         return true;
