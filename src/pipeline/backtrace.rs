@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use anyhow::Result;
 use cdh_cause::{Cause, Listing};
 use cdh_elfcore::{Completeness, StackOverflow, Thread};
-use cdh_runtimes::RuntimeReport;
+use cdh_runtimes::{AttachedRuntimes, RuntimeReport};
 use cdh_symbolize::{
     Backtrace, BacktraceOptions, Fingerprint, LoadedModule, SectionArena, ThreadBacktrace,
 };
@@ -171,9 +171,18 @@ pub fn name_stacks(
     let name = |modules: &[LoadedModule<'_>],
                 arena: &SectionArena,
                 surroundings: &DiskSurroundings<'_>| {
+        let process = cdh_runtimes::Process {
+            threads: analysis.head.threads(),
+            memory: &analysis.memory,
+            modules,
+            arena,
+            surroundings,
+        };
+        let attached = AttachedRuntimes::of(&process);
         let options = BacktraceOptions {
             knows_crashed: analysis.head.knows_crashed_thread(),
             signal: analysis.head.signal(),
+            crashed: attached.crashing_thread(),
             ..request.options()
         };
         let mut backtrace = cdh_symbolize::backtrace_with(
@@ -196,14 +205,7 @@ pub fn name_stacks(
             message.or_else(|| dump.stored_stacks()?.abort_message())
         });
         let message = message.flatten();
-        let process = cdh_runtimes::Process {
-            threads: analysis.head.threads(),
-            memory: &analysis.memory,
-            modules,
-            arena,
-            surroundings,
-        };
-        let runtimes = cdh_runtimes::examine(&process, &mut backtrace, &request.of_runtimes());
+        let runtimes = attached.examine(&mut backtrace, &request.of_runtimes());
         // A minicore or a truncated core may lack what they need.
         let lacks_frames = |thread: &ThreadBacktrace| {
             thread.crashing && thread.frames.iter().all(|frame| !frame.interpreted)

@@ -86,7 +86,7 @@ fn captured(workstation: &Workstation, core: &Path, bt: &Value) -> PathBuf {
 }
 
 /// Makes it a dump that gave up its core for another one: the manifest has none.
-fn remove_core(case: &Path) {
+pub(super) fn remove_core(case: &Path) {
     let is_core = |name: &str| name.starts_with("core") || name.starts_with("minicore");
     let manifest = case.join("manifest.json");
     let mut facts: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();

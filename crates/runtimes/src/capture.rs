@@ -16,10 +16,7 @@ use cdh_symbolize::{
 use serde::{Deserialize, Serialize};
 
 use crate::replacement::{apply, move_signal, moved};
-use crate::{Process, RUNTIMES, Replacement, Runtime};
-
-/// Bytes of text of all stored frames together; a thread that exceeds it keeps its native frames.
-const STORED: usize = 4 << 20;
+use crate::{Process, Replacement, Runtime};
 
 /// A native stack.
 #[derive(Clone, Copy, Debug)]
@@ -67,50 +64,6 @@ pub struct StoredFrame {
     pub file: String,
     /// Line, from 1; 0 if it is not known.
     pub line: u32,
-}
-
-/// Reads the frames of the language that a process interprets.
-pub struct InterpretedFrames<'p> {
-    process: &'p Process<'p>,
-    runtime: Box<dyn Runtime + 'p>,
-    /// Bytes of text that may still be stored.
-    left: usize,
-}
-
-impl<'p> InterpretedFrames<'p> {
-    /// `None` if the process interprets no language: the modules' names and symbols show it.
-    #[must_use]
-    pub fn of(process: &'p Process<'p>) -> Option<Self> {
-        let mut attached = RUNTIMES.iter().filter_map(|attach| attach(process));
-        let runtime = attached.find(|runtime| runtime.interpreter().is_some())?;
-        Some(Self {
-            process,
-            runtime,
-            left: STORED,
-        })
-    }
-
-    /// Reads those of one thread. The crashing one comes first.
-    pub fn read(&mut self, stack: &UnwoundStack<'_>) -> InterpretedStack {
-        let Some(replaced) = Replaced::read(self.process, &*self.runtime, stack) else {
-            return InterpretedStack::default();
-        };
-        let explanation = stack
-            .crashing
-            .then(|| replaced.explanation(self.process, &*self.runtime, stack))
-            .flatten();
-        let stored = replaced.replacements.iter().filter_map(stored_of);
-        let mut frames: Vec<StoredFrames> = stored.collect();
-        let size = frames.iter().map(StoredFrames::size).sum();
-        match self.left.checked_sub(size) {
-            Some(left) => self.left = left,
-            None => frames.clear(),
-        }
-        InterpretedStack {
-            frames,
-            explanation,
-        }
-    }
 }
 
 /// Whether a process may interpret a language, as far as the names and symbols of its modules show. Quick.
@@ -200,13 +153,13 @@ pub(crate) fn crashing_explanation(
 }
 
 /// A native stack, named the same everywhere, and what takes the place of its frames.
-struct Replaced {
+pub(crate) struct Replaced {
     thread: ThreadBacktrace,
-    replacements: Vec<Replacement>,
+    pub(crate) replacements: Vec<Replacement>,
 }
 
 impl Replaced {
-    fn read(
+    pub(crate) fn read(
         process: &Process<'_>,
         runtime: &dyn Runtime,
         stack: &UnwoundStack<'_>,
@@ -227,7 +180,7 @@ impl Replaced {
         })
     }
 
-    fn explanation(
+    pub(crate) fn explanation(
         &self,
         process: &Process<'_>,
         runtime: &dyn Runtime,
@@ -247,13 +200,13 @@ impl Replaced {
 
 impl StoredFrames {
     /// Bytes of its text.
-    fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let size = |frame: &StoredFrame| frame.function.len().saturating_add(frame.file.len());
         self.frames.iter().map(size).sum()
     }
 }
 
-fn stored_of(replacement: &Replacement) -> Option<StoredFrames> {
+pub(crate) fn stored_of(replacement: &Replacement) -> Option<StoredFrames> {
     let stored = |frame: &Frame| {
         let place = frame.location.as_ref()?;
         Some(StoredFrame {

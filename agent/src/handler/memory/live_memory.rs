@@ -96,6 +96,12 @@ impl<'m> LiveMemory<'m> {
         self.load(start, end);
     }
 
+    /// Bytes of the record.
+    #[must_use]
+    pub(crate) fn recorded(&self) -> u64 {
+        self.record().bytes
+    }
+
     /// Whether something was left out because the limit was reached.
     #[must_use]
     pub(crate) fn is_full(&self) -> bool {

@@ -104,7 +104,8 @@ pub(crate) fn take_minicore(
         // The crashing thread's stack first: the limit must not be used up by the others'.
         keep_stack(head, &memory, 0, settings.stack_window);
         if let Some(out) = backtrace {
-            let (mut taken, is_late) = RawBacktrace::take(head, &modules, of, &memory);
+            let room = settings.minicore_limit / 2;
+            let (mut taken, is_late) = RawBacktrace::take(head, &modules, of, &memory, room);
             if is_late {
                 gap("interpreted frames", LATE.to_owned());
             }

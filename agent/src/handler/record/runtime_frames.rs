@@ -1,25 +1,33 @@
-//! Frames of an interpreted language, read while the process waits: within a time, and without what the minicore needs
-//! for native stacks.
+//! What runtimes of languages know of a crash, read while the process waits, within a time: the frames of interpreted
+//! functions, and the thread that ended the program.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cdh_elfcore::{Avma, CoreHead, Memory};
-use cdh_runtimes::{InterpretedFrames, InterpretedStack, Process, UnwoundStack};
+use cdh_runtimes::{AttachedRuntimes, InterpretedStack, Process, UnwoundStack};
 use cdh_symbolize::{Alone, LoadedModule, SectionArena};
 use rustix::time::{ClockId, clock_gettime};
+
+use crate::handler::memory::live_memory::LiveMemory;
 
 /// Time of the processor for the crashing thread, whose fingerprint it makes, and for all others together.
 const CRASHING: Duration = Duration::from_millis(20);
 const OTHERS: Duration = Duration::from_millis(20);
+/// For what only the minicore needs.
+const TOUCHING: Duration = Duration::from_millis(20);
 /// Largest single read: no structure of a runtime is larger.
 const LARGEST: usize = 4 << 20;
 /// Reads between two looks at the clock, which is a system call.
 const READS: u64 = 64;
 
-/// A memory that ends when the time is up, and with it every list that is read from it.
+/// A memory that ends when the time is up or enough was recorded, and with it every list that is read from it.
 pub(super) struct TimedMemory<'m> {
     memory: &'m (dyn Memory + Sync),
+    /// Bytes recorded so far.
+    recorded: Box<dyn Fn() -> u64 + Sync + 'm>,
+    /// Bytes recorded when it ends: the rest is for stacks.
+    limit: u64,
     reads: AtomicU64,
     /// Nanoseconds on the clock of the thread.
     end: AtomicU64,
@@ -27,9 +35,20 @@ pub(super) struct TimedMemory<'m> {
 }
 
 impl<'m> TimedMemory<'m> {
-    pub(super) fn new(memory: &'m (dyn Memory + Sync)) -> Self {
+    /// A maximum of `room` bytes is recorded in addition to what is.
+    pub(super) fn new(memory: &'m LiveMemory<'m>, room: u64) -> Self {
+        Self::of(memory, move || memory.recorded(), room)
+    }
+
+    fn of(
+        memory: &'m (dyn Memory + Sync),
+        recorded: impl Fn() -> u64 + Sync + 'm,
+        room: u64,
+    ) -> Self {
         Self {
             memory,
+            limit: recorded().saturating_add(room),
+            recorded: Box::new(recorded),
             reads: AtomicU64::new(0),
             end: AtomicU64::new(u64::MAX),
             is_late: AtomicBool::new(false),
@@ -51,7 +70,8 @@ impl<'m> TimedMemory<'m> {
 impl Memory for TimedMemory<'_> {
     fn read(&self, at: Avma, buffer: &mut [u8]) -> usize {
         let number = self.reads.fetch_add(1, Ordering::Relaxed);
-        if number.is_multiple_of(READS) && now() > self.end.load(Ordering::Relaxed) {
+        let is_full = || (self.recorded)() > self.limit;
+        if number.is_multiple_of(READS) && (now() > self.end.load(Ordering::Relaxed) || is_full()) {
             self.is_late.store(true, Ordering::Relaxed);
         }
         if self.is_late.load(Ordering::Relaxed) || buffer.len() > LARGEST {
@@ -91,9 +111,9 @@ pub(super) fn process<'p>(
     }
 }
 
-/// Reads the frames of one thread after the other.
+/// What is read of runtimes, each in a time of its own.
 pub(super) struct RuntimeFrames<'p> {
-    frames: Option<InterpretedFrames<'p>>,
+    runtimes: Option<AttachedRuntimes<'p>>,
     memory: &'p TimedMemory<'p>,
     crashing: Duration,
     others: Duration,
@@ -104,28 +124,46 @@ pub(super) struct RuntimeFrames<'p> {
 impl<'p> RuntimeFrames<'p> {
     pub(super) fn of(process: &'p Process<'p>, memory: &'p TimedMemory<'p>) -> Self {
         let mut crashing = CRASHING;
-        let frames = memory.within(&mut crashing, || InterpretedFrames::of(process));
+        let runtimes = memory.within(&mut crashing, || AttachedRuntimes::of(process));
         Self {
-            is_late: frames.is_none(),
-            frames: frames.flatten(),
+            is_late: runtimes.is_none(),
+            runtimes: runtimes.filter(|runtimes| !runtimes.is_empty()),
             memory,
             crashing,
             others: OTHERS,
         }
     }
 
+    /// Id of the thread that crashed, if the runtime let another one receive the signal.
+    pub(super) fn crashing_thread(&mut self) -> Option<u32> {
+        let runtimes = self.runtimes.as_ref()?;
+        let find = || runtimes.crashing_thread();
+        let found = self.memory.within(&mut self.crashing, find);
+        self.is_late |= found.is_none();
+        found.flatten()
+    }
+
     /// Nothing of a thread for which the time did not suffice: its native frames remain.
     pub(super) fn read(&mut self, stack: &UnwoundStack<'_>) -> InterpretedStack {
-        let Some(frames) = &mut self.frames else {
+        let Some(runtimes) = &mut self.runtimes else {
             return InterpretedStack::default();
         };
         let left = match stack.crashing {
             true => &mut self.crashing,
             false => &mut self.others,
         };
-        let found = self.memory.within(left, || frames.read(stack));
+        let found = self.memory.within(left, || runtimes.read(stack));
         self.is_late |= found.is_none();
         found.unwrap_or_default()
+    }
+
+    /// Reads what a later report needs: the memory records its pages. What takes longer comes from the core.
+    pub(super) fn touch(&self, crashing: u32) {
+        if let Some(runtimes) = &self.runtimes {
+            let mut left = TOUCHING;
+            self.memory
+                .within(&mut left, || runtimes.touch(crashing));
+        }
     }
 }
 
@@ -144,7 +182,8 @@ mod tests {
 
     #[test]
     fn memory_ends_with_the_time_and_what_was_read_does_not_count() {
-        let memory = TimedMemory::new(&Zeros);
+        let recorded = AtomicU64::new(0);
+        let memory = TimedMemory::of(&Zeros, || recorded.load(Ordering::Relaxed), 100);
         let read = |memory: &TimedMemory<'_>, count: usize| {
             (0..count).map(|_| memory.read(Avma(0), &mut [0; 8])).sum()
         };
@@ -157,5 +196,8 @@ mod tests {
         // The next thread has time of its own.
         assert_eq!(memory.within(&mut left, || read(&memory, 1)), Some(8));
         assert_eq!(memory.read(Avma(0), &mut vec![0; LARGEST + 1]), 0);
+        recorded.store(101, Ordering::Relaxed);
+        let found: Option<usize> = memory.within(&mut left, || read(&memory, 1000));
+        assert_eq!(found, None);
     }
 }

@@ -320,6 +320,24 @@ impl Scheduler {
         Ok(scheduler)
     }
 
+    /// The threads alone, as far as their list leads to them.
+    pub(super) fn of_threads(program: &Program<'_>, layout: &Layout) -> Self {
+        let mut scheduler = Self::default();
+        scheduler.read_machines(program, layout);
+        scheduler
+    }
+
+    /// The thread that reports a fatal error, if it is not `received`.
+    pub(super) fn dying_instead_of(&self, received: u32) -> Option<u32> {
+        let is_dying = |machine: &&Machine| machine.dying != 0;
+        let on = self.machine_on(Some(received));
+        if on.as_ref().is_some_and(is_dying) {
+            return None;
+        }
+        let dying = self.machines.values().find(is_dying)?;
+        Some(dying.tid)
+    }
+
     fn read_machines(&mut self, program: &Program<'_>, layout: &Layout) {
         let process = program.process;
         // A thread and the goroutine of its scheduler refer to each other.

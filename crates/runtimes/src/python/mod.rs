@@ -21,10 +21,11 @@ mod variables;
 use std::cell::RefCell;
 
 use cdh_elfcore::{Avma, ModuleKind};
-use cdh_symbolize::{Backtrace, Frame, LoadedModule, ThreadBacktrace};
+use cdh_symbolize::{Backtrace, Fingerprint, Frame, LoadedModule, ThreadBacktrace};
 
 use crate::{
-    Language, Message, Options, Process, Replacement, Runtime, RuntimeReport, ThreadFacts, Variable,
+    Language, Message, Options, Process, Replacement, Report, Runtime, RuntimeReport, ThreadFacts,
+    Variable,
 };
 use layout::{COOKIE, Layout};
 use stack::{Known, Segment};
@@ -52,26 +53,12 @@ pub(crate) struct Interpreter<'p> {
 }
 
 /// The interpreter, and what was read of it.
-struct Python<'p> {
+pub(crate) struct Python<'p> {
     interpreter: Interpreter<'p>,
     threads: Vec<PythonThread>,
     /// Whether asyncio's module is loaded.
     has_tasks: bool,
     known: RefCell<Known>,
-}
-
-/// A process with an initialized CPython runtime.
-pub(crate) fn attach<'p>(process: &'p Process<'p>) -> Option<Box<dyn Runtime + 'p>> {
-    let interpreter = Interpreter::find(process)?;
-    let is_asyncio =
-        |loaded: &LoadedModule<'_>| file_name(&loaded.module.path).starts_with(b"_asyncio.");
-    let is_built_in = interpreter.layout.thread.asyncio_task.is_some();
-    Some(Box::new(Python {
-        has_tasks: is_built_in || process.modules.iter().any(is_asyncio),
-        threads: interpreter.threads(),
-        interpreter,
-        known: RefCell::default(),
-    }))
 }
 
 impl<'p> Interpreter<'p> {
@@ -178,7 +165,21 @@ impl<'p> Interpreter<'p> {
     }
 }
 
-impl Python<'_> {
+impl<'p> Python<'p> {
+    /// `None` for a process without an initialized CPython runtime.
+    pub(crate) fn attach(process: &'p Process<'p>) -> Option<Self> {
+        let interpreter = Interpreter::find(process)?;
+        let is_asyncio =
+            |loaded: &LoadedModule<'_>| file_name(&loaded.module.path).starts_with(b"_asyncio.");
+        let is_built_in = interpreter.layout.thread.asyncio_task.is_some();
+        Some(Self {
+            has_tasks: is_built_in || process.modules.iter().any(is_asyncio),
+            threads: interpreter.threads(),
+            interpreter,
+            known: RefCell::default(),
+        })
+    }
+
     /// The Python frames of a native thread: those of several interpreters run one below the other.
     fn segments(&self, tid: u32, limit: usize) -> Vec<Segment> {
         let mut own: Vec<&PythonThread> = self
@@ -197,9 +198,7 @@ impl Python<'_> {
             .collect()
     }
 
-    fn messages(&self, stacks: &Backtrace) -> Vec<Message> {
-        let crashing = stacks.threads.iter().find(|thread| thread.crashing);
-        let crashing = crashing.map(|thread| thread.tid);
+    fn messages(&self, crashing: Option<u32>) -> Vec<Message> {
         let mut messages = Vec::new();
         let own = self
             .threads
@@ -265,12 +264,14 @@ impl Runtime for Python<'_> {
             .counted_name(frame.sp?.0, file, &function.name)
     }
 
-    fn variables(&self, frame: &Frame) -> Vec<Variable> {
-        let at = frame
-            .sp
-            .filter(|_| frame.interpreted && frame.module == Some(self.interpreter.module));
-        at.and_then(|at| self.interpreter.variables(at.0))
-            .unwrap_or_default()
+    fn touch(&self, crashing: u32) {
+        self.messages(Some(crashing));
+        self.facts();
+        self.interpreter.is_finalizing();
+        let segments = self.segments(crashing, Fingerprint::FRAMES);
+        for frame in segments.iter().flat_map(|segment| &segment.frames) {
+            self.interpreter.variables(frame.at);
+        }
     }
 
     fn interpreter(&self) -> Option<usize> {
@@ -282,8 +283,20 @@ impl Runtime for Python<'_> {
         mixed::replacements(thread, segments, self.interpreter.module)
     }
 
+}
+
+impl Report for Python<'_> {
+    fn variables(&self, frame: &Frame) -> Vec<Variable> {
+        let at = frame
+            .sp
+            .filter(|_| frame.interpreted && frame.module == Some(self.interpreter.module));
+        at.and_then(|at| self.interpreter.variables(at.0))
+            .unwrap_or_default()
+    }
+
     fn report(&self, stacks: &Backtrace, _options: &Options) -> RuntimeReport {
-        let mut messages = self.messages(stacks);
+        let crashing = stacks.threads.iter().find(|thread| thread.crashing);
+        let mut messages = self.messages(crashing.map(|thread| thread.tid));
         if self.interpreter.is_finalizing() {
             messages.push(Message {
                 kind: "state".into(),
