@@ -261,6 +261,8 @@ pub(super) struct Scheduler {
     pub(super) goroutines: Vec<Goroutine>,
     /// By the address of their structure.
     pub(super) machines: BTreeMap<u64, Machine>,
+    /// Goroutines of the list whose structures are not in the core.
+    pub(super) missing: usize,
     /// Nanoseconds of the runtime's clock at the end, as far as anything recorded it.
     pub(super) now: u64,
 }
@@ -305,10 +307,14 @@ impl Scheduler {
         if !fits(all) {
             return Err("the list of goroutines is damaged, or of an unknown layout");
         }
-        let read = |at: u64| Goroutine::read(program, &fields, at).filter(Goroutine::is_plausible);
-        let goroutines: Vec<Goroutine> = addresses.into_iter().filter_map(read).collect();
+        let total = addresses.len();
+        let read = |at: u64| Goroutine::read(program, &fields, at);
+        let mut goroutines: Vec<Goroutine> = addresses.into_iter().filter_map(read).collect();
+        let missing = total.saturating_sub(goroutines.len());
+        goroutines.retain(Goroutine::is_plausible);
         let mut scheduler = Self {
             goroutines,
+            missing,
             ..Self::default()
         };
         scheduler.read_machines(program, layout);

@@ -100,6 +100,12 @@ impl Report for Go<'_> {
                 return report;
             }
         };
+        if scheduler.missing > 0 {
+            let missing = scheduler.missing;
+            let total = missing.saturating_add(scheduler.goroutines.len());
+            let gap = format!("{missing} of {total} goroutines are not in the core");
+            report.gaps.push(gap);
+        }
         let crashed = stacks.threads.iter().find(|thread| thread.crashing);
         let crashed = crashed.map(|thread| thread.tid);
         let crashing = scheduler.crashing(crashed);
