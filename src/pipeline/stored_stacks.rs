@@ -159,7 +159,10 @@ impl StoredStacks {
             let is_same = |stored: &&&RawThread| {
                 let pairs = native().zip(&stored.frames);
                 let is_native = thread.frames.iter().all(|frame| !frame.interpreted);
-                is_native && pairs.into_iter().all(|(here, stored)| here.pc.0 == stored.pc)
+                is_native
+                    && pairs
+                        .into_iter()
+                        .all(|(here, stored)| here.pc.0 == stored.pc)
             };
             if let Some(stored) = stored.get(&thread.tid).filter(is_same) {
                 let original = backtrace.original_signal.as_mut().filter(|_| index == 0);

@@ -180,7 +180,11 @@ fn python_crash_has_the_fingerprint_that_the_cli_computes() {
         assert_eq!(bounded["backtrace"]["fingerprint"], stored["fingerprint"]);
         let imported = workstation.import(std::path::Path::new(core));
         let info = workstation.json(&["info", &imported, "-o", "json"]);
-        assert!(info.to_string().contains(stored["fingerprint"].as_str().unwrap()), "{info}");
+        assert!(
+            info.to_string()
+                .contains(stored["fingerprint"].as_str().unwrap()),
+            "{info}"
+        );
         workstation.run(&["rm", "-y", &imported]);
 
         // The minicore holds what the interpreter has, and the stored stack its functions.
@@ -265,7 +269,10 @@ fn go_program(workstation: &Workstation) -> Option<PathBuf> {
     build.args(["build", "-o"]).arg(&program).arg("relay.go");
     build.current_dir(workstation.dir.path());
     let cache = std::env::var_os("GOCACHE");
-    build.env("GOCACHE", cache.unwrap_or_else(|| workstation.path("go-cache").into()));
+    build.env(
+        "GOCACHE",
+        cache.unwrap_or_else(|| workstation.path("go-cache").into()),
+    );
     match build.output() {
         Ok(built) if built.status.success() => Some(program),
         Ok(built) => panic!("{}", String::from_utf8_lossy(&built.stderr)),
@@ -296,7 +303,10 @@ fn go_crash_is_that_of_the_goroutine_whichever_thread_died() {
         let manifest = fs::read_to_string(case.join("manifest.json")).unwrap();
         let is_of = |bug: &&str| manifest.contains(&format!("\"{bug}\""));
         let bugs = ["refund", "deliver"].into_iter();
-        let Some(bug) = bugs.clone().find(|bug| is_of(bug)).filter(|_| manifest.contains("relay"))
+        let Some(bug) = bugs
+            .clone()
+            .find(|bug| is_of(bug))
+            .filter(|_| manifest.contains("relay"))
         else {
             continue;
         };

@@ -249,3 +249,114 @@ impl Lines {
         Some(end_of(native.start)?..end?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cdh_elfcore::Avma;
+    use cdh_symbolize::{FrameTrust, NestedSignal};
+
+    use super::*;
+
+    /// A frame for each letter; a small one is an inlined call.
+    fn thread(names: &str) -> ThreadBacktrace {
+        let frame = |name: char| Frame {
+            pc: Avma(0),
+            module: None,
+            svma: None,
+            trust: FrameTrust::Cfi,
+            function: Ok(Arc::new(Function {
+                name: name.to_string(),
+                raw: name.to_string(),
+                offset: None,
+            })),
+            inline: name.is_lowercase(),
+            location: None,
+            tail_call: false,
+            signal_handler: false,
+            is_return_address: false,
+            interpreted: false,
+            language: None,
+            sp: None,
+        };
+        ThreadBacktrace {
+            tid: 1,
+            crashing: true,
+            frames: names.chars().map(frame).collect(),
+            stop: Stop::End,
+            stored: false,
+        }
+    }
+
+    fn stored(native: Range<usize>, names: &str) -> StoredFrames {
+        let frame = |name: char| StoredFrame {
+            function: name.to_string(),
+            file: "/srv/app.py".to_owned(),
+            line: 7,
+        };
+        StoredFrames {
+            start: native.start,
+            end: native.end,
+            language: "Python".into(),
+            frames: names.chars().map(frame).collect(),
+        }
+    }
+
+    fn names(thread: &ThreadBacktrace) -> String {
+        let frames = thread.frames.iter();
+        frames
+            .map(|frame| frame.function.as_ref().unwrap().name.clone())
+            .collect()
+    }
+
+    #[test]
+    fn stored_frames_replace_native_ones_with_their_inlined_calls() {
+        // Native frames are A, B, C, D.
+        let mut found = thread("AxBCyzD");
+        put_stored(&mut found, None, &[stored(1..3, "12"), stored(4..4, "3")]);
+        assert_eq!(names(&found), "A12yzD3");
+        assert!(found.frames[1].interpreted && !found.frames[0].interpreted);
+        let shown: Vec<UnwoundFrame> = found.frames.iter().filter_map(Frame::as_unwound).collect();
+        assert_eq!(shown.len(), 2);
+        // A stack of which fewer frames are shown ends with what is left.
+        let mut cut = thread("AB");
+        put_stored(&mut cut, None, &[stored(1..3, "12")]);
+        assert_eq!(names(&cut), "A12");
+    }
+
+    #[test]
+    fn stored_frames_that_make_no_sense_are_ignored() {
+        for (wrong, native) in [(9..10, "AB"), (usize::MAX..usize::MAX, "AB"), (0..1, "")] {
+            let mut found = thread(native);
+            put_stored(&mut found, None, &[stored(wrong, "1")]);
+            assert_eq!(names(&found), native);
+        }
+        let mut found = thread("AB");
+        let backwards = StoredFrames {
+            start: 2,
+            end: 1,
+            ..stored(0..0, "1")
+        };
+        put_stored(&mut found, None, &[backwards]);
+        assert_eq!(names(&found), "AB");
+    }
+
+    #[test]
+    fn original_signal_moves_with_the_frames_that_are_put_in() {
+        let signal = cdh_elfcore::SignalInfo {
+            number: 11,
+            code: None,
+            address: None,
+            sender: None,
+        };
+        let mut original = OriginalSignal {
+            signal,
+            frame: 3,
+            registers: None,
+            nested: vec![NestedSignal { signal, frame: 1 }],
+        };
+        let mut found = thread("ABCD");
+        put_stored(&mut found, Some(&mut original), &[stored(1..2, "123")]);
+        assert_eq!(names(&found), "A123CD");
+        assert_eq!((original.frame, original.nested[0].frame), (5, 1));
+    }
+}

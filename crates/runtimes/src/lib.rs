@@ -23,8 +23,7 @@ use cdh_symbolize::{Backtrace, Frame, ThreadBacktrace};
 
 pub use attached::AttachedRuntimes;
 pub use capture::{
-    InterpretedStack, StoredFrame, StoredFrames, UnwoundStack, may_interpret,
-    put_stored,
+    InterpretedStack, StoredFrame, StoredFrames, UnwoundStack, may_interpret, put_stored,
 };
 pub use process::Process;
 pub use replacement::Replacement;

@@ -138,8 +138,8 @@ impl RawBacktrace {
         let threads_of = head.threads();
         let stated = runtime_frames.crashing_thread();
         let stated = stated.and_then(|tid| threads_of.iter().position(|one| one.tid == tid));
-        let crashing = stated
-            .unwrap_or_else(|| unwinder.crashing_thread(threads_of, head.signal(), memory));
+        let crashing =
+            stated.unwrap_or_else(|| unwinder.crashing_thread(threads_of, head.signal(), memory));
         let (before, after) = threads_of.split_at(crashing);
         let (first, after) = after.split_at(after.len().min(1));
         let in_order = first.iter().chain(before).chain(after);

@@ -12,10 +12,12 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::handler::memory::live_memory::LiveMemory;
 
 /// Time of the processor for the crashing thread, whose fingerprint it makes, and for all others together.
-const CRASHING: Duration = Duration::from_millis(20);
-const OTHERS: Duration = Duration::from_millis(20);
+const CRASHING: Duration = Duration::from_millis(20 * SLOWNESS);
+const OTHERS: Duration = Duration::from_millis(20 * SLOWNESS);
 /// For what only the minicore needs.
-const TOUCHING: Duration = Duration::from_millis(20);
+const TOUCHING: Duration = Duration::from_millis(20 * SLOWNESS);
+/// Without optimization everything takes longer.
+const SLOWNESS: u64 = if cfg!(debug_assertions) { 50 } else { 1 };
 /// Largest single read: no structure of a runtime is larger.
 const LARGEST: usize = 4 << 20;
 /// Reads between two looks at the clock, which is a system call.
@@ -161,8 +163,7 @@ impl<'p> RuntimeFrames<'p> {
     pub(super) fn touch(&self, crashing: u32) {
         if let Some(runtimes) = &self.runtimes {
             let mut left = TOUCHING;
-            self.memory
-                .within(&mut left, || runtimes.touch(crashing));
+            self.memory.within(&mut left, || runtimes.touch(crashing));
         }
     }
 }

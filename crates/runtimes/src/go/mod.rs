@@ -79,7 +79,6 @@ impl Runtime for Go<'_> {
             stacks::touch(&self.program, own);
         }
     }
-
 }
 
 impl Report for Go<'_> {

@@ -191,10 +191,7 @@ impl<'p> Python<'p> {
         own.sort_by_key(|thread| (!thread.holds_lock, std::cmp::Reverse(thread.interpreter)));
         let segments = own.into_iter();
         segments
-            .flat_map(|thread| {
-                self.interpreter
-                    .segments(thread.at, &self.known, limit)
-            })
+            .flat_map(|thread| self.interpreter.segments(thread.at, &self.known, limit))
             .collect()
     }
 
@@ -268,9 +265,13 @@ impl Runtime for Python<'_> {
         self.messages(Some(crashing));
         self.facts();
         self.interpreter.is_finalizing();
-        let segments = self.segments(crashing, Fingerprint::FRAMES);
-        for frame in segments.iter().flat_map(|segment| &segment.frames) {
+        let segments = self.segments(crashing, usize::MAX);
+        let frames = segments.iter().flat_map(|segment| &segment.frames);
+        for frame in frames.take(Fingerprint::FRAMES) {
             self.interpreter.variables(frame.at);
+        }
+        for tid in self.threads.iter().filter_map(|thread| thread.tid) {
+            self.segments(tid, usize::MAX);
         }
     }
 
@@ -282,7 +283,6 @@ impl Runtime for Python<'_> {
         let segments = self.segments(thread.tid, limit);
         mixed::replacements(thread, segments, self.interpreter.module)
     }
-
 }
 
 impl Report for Python<'_> {
