@@ -197,7 +197,12 @@ fn python_crash_has_the_fingerprint_that_the_cli_computes() {
         assert_eq!(small["runtimes"], whole["runtimes"], "{bug}");
         remove_entries(&workstation.path(id), &["minicore"]);
         let alone = workstation.json_of_any_status(&["bt", &case, "-o", "json"]);
-        let (alone, whole) = (frames(&alone), frames(&whole));
+        // What is inlined into a native frame depends on debug information, which the handler does not read.
+        let [alone, whole] = [&alone, &whole].map(|bt| {
+            let mut names = frames(bt);
+            names.retain(|name| !name.starts_with("pymain_"));
+            names
+        });
         // Of a deep recursion only as many functions are stored as make the fingerprint.
         match bug {
             "refund" => assert_eq!(alone[..100], whole[..100]),

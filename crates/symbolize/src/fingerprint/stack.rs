@@ -159,10 +159,9 @@ pub(super) fn mixed(
             own.extend(interpreted(frame));
         } else if let Some((_, unwound, loaded)) =
             native.next_if(|(next, ..)| std::ptr::eq(*next, frame))
+            && let Step::Own(text) = names.step(&unwound, loaded, is_dynamic)?
         {
-            if let Step::Own(text) = names.step(&unwound, loaded, is_dynamic)? {
-                own.push(text);
-            }
+            own.push(text);
         }
     }
     Some(own)
