@@ -1,4 +1,4 @@
-//! The command line of a debugger, the step into it, and what to do if it is not installed.
+//! Builds the command line of a debugger, starts it, and explains how to install it.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -63,7 +63,7 @@ impl Invocation {
         &self.program
     }
 
-    /// The command, for those who wait for its end.
+    /// The command, for callers that wait for its end.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
@@ -71,8 +71,8 @@ impl Invocation {
         command
     }
 
-    /// Replaces this process by the debugger, which thus owns the terminal and its signals. Returns
-    /// only when that fails.
+    /// Replaces this process by the debugger, which then owns the terminal and its signals. Returns
+    /// only on failure.
     pub fn exec(self) -> io::Error {
         self.command().exec()
     }
@@ -111,7 +111,7 @@ fn gdb(view: &DebugView) -> Vec<OsString> {
         arguments.push(with_path("--se=", main.as_os_str()));
     }
     arguments.push(with_path("--core=", view.core.as_os_str()));
-    // gdb asks before it adds a file.
+    // gdb would ask for confirmation before it adds a file.
     let is_asked = !view.placed.is_empty();
     let mut late = |command: OsString| arguments.extend(["-ex".into(), command]);
     if is_asked {
@@ -128,7 +128,7 @@ fn gdb(view: &DebugView) -> Vec<OsString> {
     arguments
 }
 
-/// A path as one argument of a gdb command: gdb takes a backslash for a quote of the next character.
+/// A path as one argument of a gdb command. In gdb, a backslash quotes the next character.
 fn gdb_word(path: &Path) -> OsString {
     let mut word = Vec::new();
     for byte in path.as_os_str().as_bytes() {
@@ -172,7 +172,7 @@ fn with_path(before: &str, path: &OsStr) -> OsString {
 /// Checks that the debugger can be started, before a dump is downloaded for it.
 ///
 /// # Errors
-/// If no such program is on the path, with the command that installs it.
+/// If there is no such program on the path; the error names the command that installs it.
 pub fn require(choice: &DebuggerChoice) -> Result<(), Failure> {
     match is_installed(&choice.program) {
         true => Ok(()),
@@ -180,11 +180,11 @@ pub fn require(choice: &DebuggerChoice) -> Result<(), Failure> {
     }
 }
 
-/// The gdb that reads cores of every machine, where a distribution has it as a package of its own.
+/// The gdb that reads cores of all machines, if a distribution packages it separately.
 const MULTIARCH: &str = "gdb-multiarch";
 
-/// The debugger for a core of `machine` (`uname -m`): unless the user named one, gdb of this machine does not
-/// do for another.
+/// The debugger for a core of `machine` (`uname -m`). This machine's gdb cannot open cores of another
+/// machine, unless the user chose it.
 #[must_use]
 pub fn for_machine(choice: DebuggerChoice, machine: &str) -> DebuggerChoice {
     let is_needed = choice.origin.is_none() && !is_native(machine);
@@ -198,13 +198,13 @@ pub fn for_machine(choice: DebuggerChoice, machine: &str) -> DebuggerChoice {
     }
 }
 
-/// What to know before a core of `machine` is opened with gdb of this machine.
+/// The warning before a core of `machine` is opened with this machine's gdb.
 #[must_use]
 pub fn doubt(choice: &DebuggerChoice, machine: &str) -> Vec<anyhow::Error> {
     if choice.program != "gdb" || is_native(machine) {
         return Vec::new();
     }
-    // Where there is no such package, gdb itself reads them.
+    // Without such a package, the normal gdb reads all machines.
     let manager = PackageManager::of(&os_release());
     let install = manager.command(MULTIARCH);
     let remark = match manager {
@@ -282,7 +282,7 @@ enum PackageManager {
 }
 
 impl PackageManager {
-    /// By `ID`, then by the distributions that it is like.
+    /// By `ID`, then by the similar distributions in `ID_LIKE`.
     fn of(os_release: &str) -> Self {
         let value = |name: &str| {
             let line = |line: &str| Some(line.strip_prefix(name)?.strip_prefix('=')?.to_owned());

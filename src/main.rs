@@ -1,9 +1,9 @@
 //! `cdh`, the core dump handler: the agent on a node, and the tool that lists, explains and debugs dumps on a workstation.
 //!
 //! This file parses the arguments, gathers the settings, runs one command and reports its failure.
-//! It decides nothing else.
+//! All decisions are elsewhere.
 
-// A program has no outside: `pub` in its modules says what the other modules may use.
+// A program has no public API: `pub` in its modules means visible to other modules.
 #![allow(unreachable_pub)]
 
 mod args;
@@ -23,7 +23,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Installed as the handler itself, the kernel passes its arguments and nothing else.
+    // If this program is installed as the handler itself, the kernel passes only its arguments.
     let mut words: Vec<OsString> = std::env::args_os().collect();
     if cdh_agent::invoked_as_handler(words.first()) {
         return ExitCode::from(cdh_agent::handle(words.split_off(1)));
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     let cli = match args::Cli::from_words(&words) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are no errors; a closed pipe is no reason to complain.
+            // Help and version are not errors, and a closed pipe needs no message.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }

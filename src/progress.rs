@@ -1,4 +1,5 @@
-//! Progress on standard error, and only on a terminal; Ctrl-C, which ends a command with status 130.
+//! Shows progress on standard error, only on a terminal, and handles Ctrl-C, which ends a command
+//! with status 130.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +16,8 @@ use crate::report::ExitStatus;
 /// Whether SIGINT ends the program at once; set by [`end_on_interrupt`].
 static ENDS_AT_ONCE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// From now on SIGINT ends the program with status 130, whatever it waits for, until [`Interrupt::catch`] or
-/// [`keep_on_interrupt`]. A program that was started with SIGINT ignored goes on ignoring it.
+/// From now on, SIGINT ends the program with status 130, whatever it waits for, until [`Interrupt::catch`]
+/// or [`keep_on_interrupt`]. If the program was started with SIGINT ignored, it remains ignored.
 pub fn end_on_interrupt() {
     if is_interrupt_ignored() {
         return;
@@ -27,11 +28,11 @@ pub fn end_on_interrupt() {
     }
     let ends = ENDS_AT_ONCE.get_or_init(|| Arc::new(AtomicBool::new(true)));
     let status = i32::from(ExitStatus::Interrupted.code());
-    // If the system refuses, the signal ends the program all the same.
+    // If the handler cannot be installed, the signal still ends the program.
     let _ = signal_hook::flag::register_conditional_shutdown(SIGINT, status, Arc::clone(ends));
 }
 
-/// From now on another part of the program decides what SIGINT means.
+/// From now on, another part of the program handles SIGINT.
 pub fn keep_on_interrupt() {
     if let Some(ends) = ENDS_AT_ONCE.get() {
         ends.store(false, Ordering::SeqCst);
@@ -52,7 +53,7 @@ pub fn is_interrupt_ignored() -> bool {
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// From now on signals are wishes.
+    /// From now on, signals only request a stop.
     ///
     /// # Errors
     /// When the system refuses.
@@ -60,7 +61,7 @@ impl Interrupt {
         let flag = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             let status = i32::from(ExitStatus::Interrupted.code());
-            // In this order: the second signal finds the flag set.
+            // The order matters: the second signal must find the flag set.
             signal_hook::flag::register_conditional_shutdown(signal, status, Arc::clone(&flag))?;
             signal_hook::flag::register(signal, Arc::clone(&flag))?;
         }
@@ -75,7 +76,7 @@ impl Interrupt {
     }
 }
 
-/// Bars one below the other, for work that goes on at the same time.
+/// Several bars, for parallel work.
 #[derive(Debug)]
 pub struct Bars {
     bars: MultiProgress,
@@ -108,7 +109,7 @@ fn target(interactive: bool) -> ProgressDrawTarget {
     }
 }
 
-/// A bar for each piece of long work.
+/// A bar for each step of long work.
 #[derive(Debug)]
 pub struct Bar {
     bar: ProgressBar,
@@ -144,7 +145,7 @@ impl Observer for Bar {
 
     fn resumed(&self, bytes: u64) {
         self.bar.inc(bytes);
-        // What was done before says nothing about the rate.
+        // Bytes of an earlier run must not count towards the rate.
         self.bar.reset_eta();
     }
 

@@ -1,4 +1,4 @@
-//! Questions, asked on the terminal and nowhere else.
+//! Asks questions on the terminal.
 
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -14,12 +14,14 @@ use crate::progress::{end_on_interrupt, is_interrupt_ignored, keep_on_interrupt}
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
 
-/// Asks before something is deleted. Without a terminal nothing is deleted, and the error says how to go on.
+/// Asks before something is deleted. Without a terminal, nothing is deleted, and the error explains how to
+/// continue.
 ///
 /// # Errors
-/// When there is no terminal to ask on, or the user interrupts.
+/// If there is no terminal, or the user interrupts.
 pub fn confirm(question: &str, interactive: bool) -> Result<bool> {
-    // Input that is redirected (`xargs`) leaves the controlling terminal; a job without one has none.
+    // With redirected input (`xargs`), the controlling terminal is still available; a job without one
+    // has none.
     let can_answer = io::stdin().is_terminal() || fs::File::open("/dev/tty").is_ok();
     if !interactive || !can_answer {
         let message = "cannot ask before deleting: there is no terminal";
@@ -50,8 +52,8 @@ pub fn confirm(question: &str, interactive: bool) -> Result<bool> {
 /// What is printed when the user interrupts a question.
 const INTERRUPTED: &str = "interrupted: nothing was deleted";
 
-/// Ends the program on SIGINT during a question, after the terminal is restored. Ctrl-C is a signal until dialoguer
-/// reads in raw mode; one that came before must not be lost.
+/// Ends the program on SIGINT during a question, after the terminal is restored. Until dialoguer reads in raw mode,
+/// Ctrl-C is a signal, and such an early one must not be lost.
 struct InterruptWatch {
     watching: Option<(signal_hook::iterator::Handle, JoinHandle<()>)>,
 }
@@ -70,7 +72,7 @@ impl InterruptWatch {
         let Some(mut signals) = signals else {
             return Self { watching: None };
         };
-        // To end at once would leave the terminal without a cursor.
+        // Ending immediately would leave the terminal without a cursor.
         keep_on_interrupt();
         let handle = signals.handle();
         let thread = std::thread::spawn(move || {
@@ -89,7 +91,7 @@ impl InterruptWatch {
         }
     }
 
-    /// Waits for the thread: if a signal came, that ends the program.
+    /// Waits for the thread, which ends the program if a signal arrived.
     fn end(self) {
         if let Some((signals, thread)) = self.watching {
             signals.close();

@@ -1,5 +1,5 @@
-//! The terms by which dumps are searched: one vocabulary for the flags and arguments of `cdh ls` and
-//! `cdh groups`, and for the filter of the TUI.
+//! The search terms for dumps: one vocabulary for the flags and arguments of `cdh ls` and `cdh
+//! groups`, and for the filter of the TUI.
 
 mod fields;
 mod selection;
@@ -17,7 +17,7 @@ use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
 use crate::when::parse_when;
 
-/// Name of each term, and what it asks.
+/// Name of each term, and what it filters by.
 pub const TERMS: [(&str, &str); 13] = [
     ("namespace", "of this namespace (`*` and `?` match)"),
     (
@@ -37,16 +37,16 @@ pub const TERMS: [(&str, &str); 13] = [
     ("cmdline", "with this in the command line"),
 ];
 
-/// Adds the condition that the term `name` has this value.
+/// Adds a condition on the term `name`.
 ///
 /// # Errors
-/// When there is no such term, or it cannot have this value.
+/// If there is no such term, or the value is invalid.
 pub fn add_term(query: &mut Query, name: &str, value: &str, now: Timestamp) -> Result<()> {
     let text = || Some(value.to_owned());
     match name {
         "namespace" => query.namespace = text(),
         "pod" => query.pod = text(),
-        // A path, whose last part is in keys.
+        // For a path, keys only hold its last part.
         "exe" if value.contains('/') => {
             query.exe = value.rsplit('/').next().map(str::to_owned);
             query.exe_path = text();
@@ -89,7 +89,7 @@ pub fn add_term(query: &mut Query, name: &str, value: &str, now: Timestamp) -> R
     Ok(())
 }
 
-/// The error of a term that does not exist.
+/// The error for an unknown term.
 fn unknown_term(name: &str) -> anyhow::Error {
     let shown = terminal_line(name);
     let failure = Failure::new(
@@ -110,16 +110,16 @@ fn term_names() -> impl Iterator<Item = &'static str> {
     names.chain(LISTING_TERMS.iter().map(|(name, _)| *name))
 }
 
-/// The term that a misspelt one may stand for.
+/// The known term that is most similar to a misspelt one.
 #[must_use]
 pub fn similar_term(name: &str) -> Option<&'static str> {
     nearest(name, term_names())
 }
 
-/// Refuses a range that holds no time: the answer would always be that nothing was found.
+/// Refuses an empty time range, which could never match.
 ///
 /// # Errors
-/// When `since` is later than `until`.
+/// If `since` is later than `until`.
 pub fn require_range(query: &Query) -> Result<()> {
     let (Some(since), Some(until)) = (query.since, query.until) else {
         return Ok(());

@@ -1,13 +1,13 @@
-//! How a failure reaches the user: `error:`, `caused by:`, `hint:` on standard error, and an exit status.
+//! Reports failures to the user: `error:`, `caused by:`, `hint:` on standard error, and an exit status.
 //!
-//! Data goes to standard output and nothing else does. A closed pipe is success: `cdh ls | head`.
+//! Only data goes to standard output. A closed pipe is success: `cdh ls | head`.
 
 use std::fmt;
 use std::io::{self, Write};
 
 use crate::render::terminal_line;
 
-/// What the process reports to its parent.
+/// The exit status of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
     /// 0: done.
@@ -42,7 +42,7 @@ impl ExitStatus {
     }
 }
 
-/// A failure with a status and with advice. Travels inside `anyhow::Error`.
+/// A failure with a status and advice. It is passed inside `anyhow::Error`.
 #[derive(Debug)]
 pub struct Failure {
     message: String,
@@ -62,7 +62,7 @@ impl Failure {
         }
     }
 
-    /// The status that it ends the command with.
+    /// The exit status for it.
     #[must_use]
     pub fn status(&self) -> ExitStatus {
         self.status
@@ -101,7 +101,7 @@ pub fn report(error: &anyhow::Error) -> ExitStatus {
         return ExitStatus::Done;
     }
     let mut out = io::stderr().lock();
-    // A closed standard error leaves nothing to be done about it.
+    // If standard error is closed, nothing can be done.
     let _ = write_report(error, &mut out);
     status_of(error)
 }
@@ -110,7 +110,7 @@ pub fn report(error: &anyhow::Error) -> ExitStatus {
 pub fn print_error(text: &str, hints: &[String]) {
     let mut out = io::stderr().lock();
     let mut lines = text.lines();
-    // A closed standard error leaves nothing to be done about it.
+    // If standard error is closed, nothing can be done.
     let _ = writeln!(
         out,
         "error: {}",
@@ -124,11 +124,11 @@ pub fn print_error(text: &str, hints: &[String]) {
     }
 }
 
-/// Prints what went wrong on the way to a result that is there nevertheless.
+/// Prints errors on the way to a result that exists nevertheless.
 pub fn remark(remarks: &[anyhow::Error]) {
     let mut out = io::stderr().lock();
     for error in remarks {
-        // A closed standard error leaves nothing to be done about it.
+        // If standard error is closed, nothing can be done.
         let _ = write_lines("warning", error, &mut out);
     }
 }
@@ -156,11 +156,11 @@ fn write_lines(level: &str, error: &anyhow::Error, out: &mut dyn Write) -> io::R
 /// An error as text, for callers that show it themselves: what failed, why, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RenderedError {
-    /// The error and its causes, one line each, harmless.
+    /// The error and its causes, one line each, escaped.
     pub lines: Vec<String>,
     /// Advice, harmless.
     pub hints: Vec<String>,
-    /// The status that goes with it.
+    /// The exit status for it.
     pub status: ExitStatus,
 }
 

@@ -1,4 +1,4 @@
-//! Arguments, environment and config file become one `Settings`: the only module that looks at the environment.
+//! Combines arguments, environment and config file into one `Settings`. Only this module reads the environment.
 
 mod cache_directory;
 
@@ -19,12 +19,12 @@ use crate::args::{ColorWhen, FileArgs, GlobalArgs, ModuleArgs};
 use crate::render::Style;
 use crate::report::{ExitStatus, Failure, RenderedError, rendered};
 
-/// Everything that a command needs to know about its surroundings.
+/// All settings of a command.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where the dumps are.
     pub store: StoreUrl,
-    /// Whether `store` is the embedded directory store that the user did not name.
+    /// Whether `store` is the default directory store that the user did not name.
     pub store_is_default: bool,
     /// Where cases and caches are stored: `$XDG_CACHE_HOME/cdh`.
     pub cache: CacheDirectory,
@@ -32,9 +32,9 @@ pub struct Settings {
     pub spool: PathBuf,
     /// How standard output is styled.
     pub style: Style,
-    /// Whether standard error is a terminal: progress bars and questions.
+    /// Whether standard error is a terminal, for progress bars and questions.
     pub interactive: bool,
-    /// Cases in the cache that were not used for so long are deleted.
+    /// Cases in the cache that were unused for this long are deleted.
     pub case_age: Option<Duration>,
     /// Maximum bytes of all cases in the cache.
     pub case_bytes: Option<u64>,
@@ -50,31 +50,31 @@ pub struct Settings {
     pub refresh_seconds: u64,
     /// The debugger that the config file names.
     debugger: Option<String>,
-    /// Names of all stores of the config file, also of those that are not valid.
+    /// Names of all stores in the config file, including invalid ones.
     pub store_names: Vec<String>,
-    /// What is wrong with stores of the config file, also with those that are not used now.
+    /// Mistakes in stores of the config file, including unused ones.
     pub store_problems: Vec<RenderedError>,
     /// The config file that was read, and its text.
     pub file: Option<(PathBuf, String)>,
-    /// Credentials of the store that are not the usual chain's.
+    /// Credentials of the store that do not come from the usual chain.
     pub store_keys: Option<(String, Secret)>,
     /// Who named the store.
     pub store_origin: String,
 }
 
-/// For whom settings are gathered.
+/// Who the settings are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// A user who looks at dumps.
+    /// A user of the workstation commands.
     Workstation,
-    /// The agent on a node, which has a file of its own and understands IBM's variables.
+    /// The agent on a node, which has its own file and supports IBM's variables.
     Agent,
 }
 
-/// The agent's file, where none is named.
+/// The agent's default file.
 const AGENT_FILE: &str = "/etc/cdh/agent.toml";
 
-/// The environment, as far as it is text.
+/// The environment variables that are valid text.
 #[must_use]
 pub fn environment() -> BTreeMap<String, String> {
     env::vars_os()
@@ -87,26 +87,26 @@ pub fn environment() -> BTreeMap<String, String> {
 pub struct DebuggerChoice {
     /// Its name or path.
     pub program: String,
-    /// Who named it: `--debugger`, `CDH_DEBUGGER`, a file; `None` for the default.
+    /// The source of the setting: `--debugger`, `CDH_DEBUGGER`, a file; `None` for the default.
     pub origin: Option<String>,
 }
 
 /// Where the files of modules are pulled from, and how.
 #[derive(Clone, Debug)]
 pub struct ImageSettings {
-    /// The image that the process ran from, where it was given by hand.
+    /// The image of the process, if the user named it.
     pub image: Option<String>,
     /// An image that holds debug files.
     pub debug_image: Option<String>,
     /// Registries that may be contacted because a dump names them: `host`, `host:port` or `*.domain`.
     pub registries: Vec<String>,
-    /// Whether the network may not be used.
+    /// Whether the network must not be used.
     pub offline: bool,
     /// Credentials of registries, besides the usual files.
     pub auth_file: Option<PathBuf>,
-    /// Certificates of registries, besides the system's.
+    /// Certificates for registries, besides the system's.
     pub ca: Option<PathBuf>,
-    /// Bytes that the cache of images may take.
+    /// Maximum bytes of the image cache.
     pub cache_limit: u64,
     /// Files that the user points to.
     pub files: FileArgs,
@@ -127,12 +127,12 @@ impl ImageSettings {
     }
 }
 
-/// What is known of the terminal, for the TUI.
+/// Properties of the terminal, for the TUI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terminal {
-    /// Whether it takes input and shows output, and moves its cursor.
+    /// Whether it accepts input, shows output and can move its cursor.
     pub capable: bool,
-    /// Whether it shows what a command prints.
+    /// Whether it shows the output of a command.
     pub shows_output: bool,
     /// Whether colours are wanted.
     pub colored: bool,
@@ -153,7 +153,7 @@ struct ConfigFile {
     /// How images are pulled.
     #[serde(default)]
     images: ConfigImages,
-    /// What is kept on this machine.
+    /// Limits of the cache.
     #[serde(default)]
     cache: ConfigCache,
     /// The TUI.
@@ -161,7 +161,7 @@ struct ConfigFile {
     tui: ConfigTui,
     /// Program that `cdh debug` starts.
     debugger: Option<String>,
-    /// The agent's tables, which are checked by the agent's own commands, and what is none.
+    /// The agent's tables, which the agent's own commands check, and unknown tables.
     #[serde(flatten)]
     others: BTreeMap<String, toml::Value>,
 }
@@ -201,14 +201,14 @@ struct ConfigImages {
     offline: bool,
     auth_file: Option<PathBuf>,
     ca: Option<PathBuf>,
-    /// Mebibytes that the cache may take.
+    /// Maximum size of the cache in MiB.
     cache_mib: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ConfigCache {
-    /// Days for which unused cases are stored; 0 removes the limit.
+    /// Days after which unused cases are deleted; 0 keeps them.
     case_days: Option<u64>,
     /// Maximum mebibytes of all cases; 0 removes the limit.
     case_mib: Option<u64>,
@@ -223,19 +223,19 @@ struct ConfigTui {
     refresh_seconds: Option<u64>,
 }
 
-/// Room for the files of some hundred images, which are a few dozen megabytes each.
+/// Space for the files of some hundred images, which are a few dozen megabytes each.
 const CACHE_MIB: u64 = 10 << 10;
 
-/// Days after which an unused case is deleted from the cache: cores hold secrets.
+/// Default days after which an unused case is deleted from the cache: cores hold secrets.
 const CASE_DAYS: u64 = 30;
 
-/// Maximum size of all cases, where nothing else is configured: some cores of large processes.
+/// Default maximum size of all cases: some cores of large processes.
 const CASE_MIB: u64 = 50 << 10;
 
-/// Maximum number of cases, where nothing else is configured: more than a user looks at in [`CASE_DAYS`].
+/// Default maximum number of cases: more than a user looks at in [`CASE_DAYS`].
 const CASE_COUNT: usize = 1_000;
 
-/// Seconds between two automatic refreshes of the TUI, where nothing else is configured.
+/// Default seconds between two automatic refreshes of the TUI.
 const REFRESH_SECONDS: u64 = 5;
 
 /// ```toml
@@ -256,7 +256,7 @@ impl Settings {
     /// Gathers the settings.
     ///
     /// # Errors
-    /// When the config file cannot be read, or the store is not one.
+    /// If the config file cannot be read, or the store is invalid.
     pub fn gather(args: &GlobalArgs, role: Role) -> Result<Self> {
         let (file, config) = read_config(args.config.as_deref(), role)?;
         let given = args.store.as_deref().filter(|name| !name.is_empty());
@@ -330,7 +330,7 @@ impl Settings {
             let keys = &["stores", name.as_str()];
             match open_table(named, Table { keys, file: &file }) {
                 Ok(url) => drop(stores.insert(name.clone(), url)),
-                // It is no store at all.
+                // The value is not a store.
                 Err(error) if named.url.is_none() => return Err(error),
                 Err(error) => store_problems.push(rendered(&error)),
             }
@@ -368,7 +368,7 @@ impl Settings {
         })
     }
 
-    /// The same without leave to pull from a network.
+    /// The same, but never uses a network.
     #[must_use]
     pub fn offline(&self) -> Self {
         let images = ImageSettings {
@@ -381,7 +381,8 @@ impl Settings {
         }
     }
 
-    /// The debugger: what the command line or `CDH_DEBUGGER` names (`given`), else the config file, else gdb.
+    /// The debugger: from the command line or `CDH_DEBUGGER` (`given`), otherwise the config file, otherwise
+    /// gdb.
     #[must_use]
     pub fn debugger(&self, given: Option<&str>) -> DebuggerChoice {
         let choice = |program: &str, origin| DebuggerChoice {
@@ -408,7 +409,7 @@ impl Settings {
         choice("gdb", None)
     }
 
-    /// The store's location if it is a plain name: neither a store of the config file, nor written as a path.
+    /// The store's location if it is a plain name: not a store of the config file, and not written as a path.
     #[must_use]
     pub fn plain_store_name(&self) -> Option<&str> {
         let StoreUrl::Directory(path) = &self.store else {
@@ -420,14 +421,15 @@ impl Settings {
         (!self.store_is_default).then_some(name)
     }
 
-    /// The same if there is no directory of this name either.
+    /// The same, if there is no directory of this name either.
     #[must_use]
     pub fn unknown_store_name(&self) -> Option<&str> {
         self.plain_store_name()
             .filter(|name| !Path::new(name).exists())
     }
 
-    /// The store's location, of a directory the absolute path: what the agent notes for other processes.
+    /// The store's location; for a directory, the absolute path. The agent records it for other
+    /// processes.
     #[must_use]
     pub fn store_name(&self) -> String {
         match &self.store {
@@ -451,7 +453,7 @@ impl Settings {
         })
     }
 
-    /// The configured store whose name is most like `name`, if any is.
+    /// The configured store with the name most similar to `name`, if any.
     #[must_use]
     pub fn similar_store(&self, name: &str) -> Option<&str> {
         nearest(name, self.store_names.iter().map(String::as_str))
@@ -460,11 +462,11 @@ impl Settings {
     /// The same with another store: a name from the config file, or a location.
     ///
     /// # Errors
-    /// When it is no store.
+    /// If it is not a store.
     pub fn with_store(&self, name: &str) -> Result<Self> {
         let store = match self.stores.get(name) {
             Some(url) => url.clone(),
-            // No shell has seen it.
+            // No shell has expanded it.
             None => match name.strip_prefix("~/").zip(env::home_dir()) {
                 Some((rest, home)) => StoreUrl::Directory(home.join(rest)),
                 None => parse_store(name)?,
@@ -483,7 +485,7 @@ fn facts_of_terminal(style: Style) -> Terminal {
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
         .into_iter()
         .find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()));
-    // Where nothing is said, terminals of today are UTF-8.
+    // Without a setting, assume UTF-8, as today's terminals use it.
     let unicode = locale.is_none_or(|locale| {
         let locale = locale.to_ascii_lowercase();
         locale.contains("utf-8") || locale.contains("utf8")
@@ -509,8 +511,8 @@ fn env_is_not(name: &str, unwanted: &str) -> bool {
     env::var_os(name).is_none_or(|value| value != unwanted)
 }
 
-/// `$variable`, else `$HOME/fallback`, as the XDG base directory specification says; relative values are ignored.
-/// Without either there is none: a fixed name in a shared directory could be another user's.
+/// `$variable`, otherwise `$HOME/fallback`, as the XDG base directory specification says; relative values are
+/// ignored. `None` without either: a fixed name in a shared directory could belong to another user.
 fn base_directory(variable: &str, fallback: &str) -> Option<PathBuf> {
     let absolute = |name: &str| {
         env::var_os(name)
@@ -520,8 +522,7 @@ fn base_directory(variable: &str, fallback: &str) -> Option<PathBuf> {
     absolute(variable).or_else(|| absolute("HOME").map(|home| home.join(fallback)))
 }
 
-/// The state directory of the agent on this machine. What the agent's file says is of interest to who may
-/// read it.
+/// The state directory of the agent on this machine. The agent's file is used if this user can read it.
 fn node_state(config: &ConfigFile) -> PathBuf {
     let in_table = |tables: &BTreeMap<String, toml::Value>| {
         let state = tables.get("node")?.get("state")?.as_str()?;
@@ -539,7 +540,7 @@ fn node_state(config: &ConfigFile) -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("/var/lib/cdh"))
 }
 
-/// The store that needs no set-up: the user's own, or the node's for root and for users without a home directory.
+/// The default store: the user's own; for root and for users without a home directory, that of the node.
 fn default_store() -> PathBuf {
     let own = match rustix::process::geteuid().is_root() {
         true => None,
@@ -596,7 +597,7 @@ fn read_config(
         }
     })?;
     let unknown = |name: &&String| !AGENT_TABLES.contains(&name.as_str());
-    // The agent's own check says more, and where.
+    // The agent's own check reports more details, with the place.
     if role == Role::Workstation
         && let Some(name) = config.others.keys().find(unknown)
     {
@@ -617,7 +618,8 @@ fn read_config(
     Ok((Some((path, text)), config))
 }
 
-/// The known key that an unknown one may stand for, from what serde says: ``unknown field `a`, expected `b` or `c` ``.
+/// The known key that is most similar to an unknown one, from serde's message: ``unknown field `a`, expected `b` or
+/// `c` ``.
 fn similar_key(said: &str) -> Option<&str> {
     let names = said.strip_prefix("unknown field `")?.split('`');
     let mut names = names.step_by(2);
@@ -643,7 +645,7 @@ fn invalid_config(path: &Path, text: &str, span: Option<Range<usize>>, problem: 
     Failure::new(ExitStatus::Failure, message)
 }
 
-/// Where a key is in a file, by the names of the tables around it.
+/// The place of a key in a file, by the names of the tables around it.
 fn key_span(text: &str, keys: &[&str]) -> Option<Range<usize>> {
     let document = toml::de::DeTable::parse(text).ok()?;
     let mut table = document.get_ref();
@@ -659,14 +661,14 @@ fn key_span(text: &str, keys: &[&str]) -> Option<Range<usize>> {
     span
 }
 
-/// A table of a config file, to say where it is.
+/// A table of a config file, for error messages with its place.
 #[derive(Clone, Copy)]
 struct Table<'t> {
     keys: &'t [&'t str],
     file: &'t Option<(PathBuf, String)>,
 }
 
-/// A value as it is written in a URL; what can be none is refused with its option.
+/// A value in the form for a URL; an invalid value is refused with the name of its option.
 fn option_text(value: &toml::Value) -> String {
     match value {
         toml::Value::String(text) => text.clone(),
@@ -684,7 +686,7 @@ fn named_location(named: &NamedStore) -> Result<StoreUrl, StoreError> {
     })
 }
 
-/// The store that the config file calls by this name, else the one at this location.
+/// The store with this name in the config file, otherwise the one at this location.
 fn find_store(
     name: &str,
     config: &ConfigFile,
@@ -736,7 +738,7 @@ fn open_table(named: &NamedStore, table: Table<'_>) -> Result<StoreUrl> {
     })
 }
 
-/// A store of the config file that is none, at the key that says so.
+/// An error about an invalid store of the config file, at the responsible key.
 fn invalid_store(
     error: StoreError,
     keys: &[&str],

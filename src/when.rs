@@ -1,13 +1,13 @@
-//! Points in time and spans of it, as people type them.
+//! Parses times and durations that users type.
 
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp, civil, tz::Offset};
 
 use crate::report::{ExitStatus, Failure};
 
-/// A point in time, as systemd.time(7) writes them: an age (`90s`, `15m`, `2h`, `7d`, `2w`, `2 hours ago`), a date, a
-/// date and time, a time of today, `now`, `today`, `yesterday`, or seconds since 1970 (`@1700000000`). UTC unless it
-/// has an offset.
+/// A point in time in the formats of systemd.time(7): an age (`90s`, `15m`, `2h`, `7d`, `2w`, `2 hours ago`), a date,
+/// a date and time, a time of today, `now`, `today`, `yesterday`, or seconds since 1970 (`@1700000000`). UTC unless
+/// it has an offset.
 pub(crate) fn parse_when(text: &str, now: Timestamp) -> Result<Timestamp> {
     let known = text.trim();
     let known = known.strip_suffix(" UTC").unwrap_or(known);
@@ -27,7 +27,7 @@ fn utc(civil: civil::DateTime) -> Option<Timestamp> {
     Offset::UTC.to_timestamp(civil).ok()
 }
 
-/// A time that depends on the present one.
+/// A time relative to now.
 fn relative(text: &str, now: Timestamp) -> Option<Timestamp> {
     let today = Offset::UTC.to_datetime(now).date();
     let midnight = |date: civil::Date| utc(date.at(0, 0, 0, 0));
@@ -57,7 +57,7 @@ fn relative(text: &str, now: Timestamp) -> Option<Timestamp> {
     utc(today.to_datetime(time))
 }
 
-/// A span of time: `90s`, `15m`, `2h`, `7d`, `2w`, `1h30m`, `2 hours`; its seconds.
+/// Parses a duration into seconds: `90s`, `15m`, `2h`, `7d`, `2w`, `1h30m`, `2 hours`.
 fn seconds(text: &str) -> Option<i64> {
     const HOUR: i64 = 3600;
     const DAY: i64 = 24 * HOUR;
@@ -90,10 +90,10 @@ fn seconds(text: &str) -> Option<i64> {
     Some(sum)
 }
 
-/// A span of time for clap, in seconds.
+/// A duration for clap, in seconds.
 ///
 /// # Errors
-/// In words, when it is none.
+/// An explanation, if it is invalid.
 pub fn parse_span(text: &str) -> Result<u64, String> {
     seconds(text)
         .and_then(|seconds| u64::try_from(seconds).ok())

@@ -424,7 +424,7 @@ fn module_that_is_not_the_mapped_one_is_shown_and_not_used() {
 }
 
 #[test]
-fn damaged_bundle_is_told_from_a_whole_one() {
+fn damaged_bundle_is_distinguished_from_an_intact_one() {
     let workstation = Workstation::new();
     workstation.import(&crash().core());
     let key = workstation.json(&["ls", "-o", "json"])[0]["key"]
@@ -448,6 +448,24 @@ fn damaged_bundle_is_told_from_a_whole_one() {
         "{}",
         answer.err
     );
+}
+
+#[test]
+fn man_pages_pass_the_lint_of_mandoc() {
+    let man = Path::new(env!("CARGO_MANIFEST_DIR")).join("man");
+    for page in fs::read_dir(man).unwrap() {
+        let page = page.unwrap().path();
+        let Ok(lint) = Command::new("mandoc")
+            .args(["-T", "lint"])
+            .arg(&page)
+            .output()
+        else {
+            println!("skipped: mandoc is not installed");
+            return;
+        };
+        let findings = String::from_utf8_lossy(&lint.stdout);
+        assert!(findings.is_empty() && lint.status.success(), "{findings}");
+    }
 }
 
 #[test]

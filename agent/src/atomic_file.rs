@@ -1,19 +1,20 @@
-//! Replaces a file as a whole: readers see the old content or the new one, also after a power cut.
+//! Replaces a file atomically: readers see the old content or the new one, even after a power
+//! failure.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Ends the name of a file that is being written.
+/// Suffix of a file that is being written.
 pub(crate) const TEMPORARY_SUFFIX: &str = ".new";
 
-/// Writes a file beside its name, syncs it, gives it the name, syncs the directory.
+/// Writes a temporary file beside the target, syncs it, renames it, and syncs the directory.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(TEMPORARY_SUFFIX);
     let temporary = path.with_file_name(name);
-    // What an interrupted write left is nobody's; O_EXCL then refuses to follow a planted link.
+    // Remove the leftover of an interrupted write; O_EXCL then refuses to follow a planted link.
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -35,7 +36,7 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Resu
     written
 }
 
-/// Syncs the directory that holds `path`, so that a rename in it survives a power cut.
+/// Syncs the directory that contains `path`, so that a rename in it survives a power failure.
 pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     match path
         .parent()

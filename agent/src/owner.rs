@@ -1,4 +1,4 @@
-//! Whose process it is, by its cgroup: pod UID, container id, runtime; or nobody's but the host's.
+//! Identifies the owner of a process from its cgroup: pod UID, container id, runtime; or the host.
 //!
 //! ```text
 //! kubepods/burstable/pod<UID>/<ID>                                    cgroupfs driver
@@ -6,22 +6,22 @@
 //! system.slice/docker-<ID>.scope          docker/<ID>           machine.slice/libpod-<ID>.scope
 //! ```
 //!
-//! Kubelet and runtime make the outer directories of such a path; the process itself may have made
-//! the inner ones. So an identity is only accepted from directories that root made, and only the
-//! outermost one: the first container, or the first pod below the kubelet's root cgroup (`kubepods`,
-//! whatever it is below of). A pod inside of another container counts if root made it, as in kind,
-//! whose nodes are containers; the runtime then has to confirm it. A container in a user's own
-//! directories (rootless podman) is charged to that user, and no runtime of root is asked about it.
-//! Nothing is opened here.
+//! Kubelet and runtime create the outer directories of such a path; the process itself may have
+//! created the inner ones. Therefore an identity is only accepted from directories that root
+//! created, and only the outermost one: the first container, or the first pod below the kubelet's
+//! root cgroup (`kubepods`, at any depth). A pod inside another container counts if root created it,
+//! as in kind, whose nodes are containers; the runtime then has to confirm it. A container in a
+//! user's own directories (rootless podman) is charged to that user, and root's runtimes are not
+//! asked about it. Nothing is opened here.
 
 use cdh_bundle::{Workload, WorkloadKind};
 
-/// Who a process belongs to.
+/// The owner of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// A container.
     Container(ContainerIdentity),
-    /// A pod, but none of its containers: the runtime's own processes stand there.
+    /// A pod, but none of its containers: the runtime's own processes.
     Pod {
         /// The pod's UID.
         uid: String,
@@ -33,25 +33,25 @@ pub enum Owner {
     },
 }
 
-/// A container as its cgroup names it.
+/// A container as named by its cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerIdentity {
     /// The runtime's id.
     pub id: String,
     /// The pod's UID; `None` outside of Kubernetes.
     pub pod_uid: Option<String>,
-    /// `containerd`, `cri-o`, `docker`, `podman`, where the path names it.
+    /// `containerd`, `cri-o`, `docker`, `podman`, if the path names it.
     pub runtime: Option<&'static str>,
-    /// Its path below the root of the hierarchy, where it is known.
+    /// Its path below the root of the hierarchy, if known.
     pub cgroup: Option<String>,
-    /// The user who made its cgroup, where that is not root.
+    /// The user who created its cgroup, unless that is root.
     pub cgroup_owner: Option<u32>,
-    /// The container around the pod, where there is one.
+    /// The container around the pod, if there is one.
     pub outer: Option<String>,
 }
 
 impl ContainerIdentity {
-    /// The container that the manifest's cgroup named.
+    /// The container that the manifest's cgroup names.
     pub(crate) fn of_manifest(manifest: &cdh_bundle::Manifest) -> Option<Self> {
         let workload = manifest.workload.as_ref()?;
         let text = |key: &str| Some(workload.extra.get(key)?.as_str()?.to_owned());
@@ -81,19 +81,19 @@ impl ContainerIdentity {
         }
     }
 
-    /// Whether root made its cgroup: a user can only make directories of its own.
+    /// Whether root created its cgroup: a user can only create directories of their own.
     #[must_use]
     pub(crate) fn is_of_root(&self) -> bool {
         self.cgroup_owner.is_none()
     }
 }
 
-/// Who made the directories of a cgroup.
+/// Who created the directories of a cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MadeBy {
-    /// Root made all of them.
+    /// Root created all of them.
     Root,
-    /// The outermost that is not root's belongs to this user.
+    /// The outermost directory that root did not create belongs to this user.
     User(u32),
     /// One of them does not exist (any more).
     Missing,
@@ -102,15 +102,15 @@ pub enum MadeBy {
 }
 
 impl Owner {
-    /// Identifies a process from `/proc/<pid>/cgroup` alone, as if root had made every directory.
-    /// `None` where it names no cgroup.
+    /// Identifies a process from `/proc/<pid>/cgroup` alone, assuming that root created every
+    /// directory. `None` if it names no cgroup.
     #[must_use]
     pub fn from_cgroup(text: &[u8]) -> Option<Self> {
         Self::of_process(text, |_, _| MadeBy::Root)
     }
 
-    /// Identifies a process from `/proc/<pid>/cgroup`. `made_by` looks at the directories of a path in the
-    /// hierarchy with these controllers. `None` where no cgroup is named, or none can be verified.
+    /// Identifies a process from `/proc/<pid>/cgroup`. `made_by` examines the directories of a path in the
+    /// hierarchy with these controllers. `None` if no cgroup is named, or none can be verified.
     #[must_use]
     pub fn of_process(text: &[u8], made_by: impl Fn(&str, &str) -> MadeBy) -> Option<Self> {
         let text = String::from_utf8_lossy(text);
@@ -130,11 +130,12 @@ impl Owner {
             }
         }
         if owners.is_empty() && !is_missing {
-            // Without any hierarchy in sight, the text is all there is.
+            // If no hierarchy is visible, only the text can be used.
             let read = |path: &&str| Self::from_path(path, &|_| MadeBy::Root).ok();
             owners = unseen.iter().filter_map(read).collect();
         }
-        // In a hybrid one hierarchy may be at the root while the others know better.
+        // In hybrid mode, one hierarchy may be at the root while the others have the container's
+        // path.
         owners.into_iter().max_by_key(|owner| match owner {
             Self::Container(found) if found.pod_uid.is_some() => 4,
             Self::Container(_) => 3,
@@ -165,7 +166,7 @@ impl Owner {
             {
                 match verified(at)? {
                     None => pod = Some(uid),
-                    // Made by a user, so that it looks like a pod's.
+                    // Created by a user, to look like a pod's.
                     Some(_) => break,
                 }
                 continue;
@@ -191,7 +192,7 @@ impl Owner {
                         (None, Some(_)) => return Ok(Self::Container(found)),
                     }
                 }
-                // A runtime's monitor of a container is none of its processes.
+                // A runtime's monitor of a container is not one of the container's processes.
                 CgroupKind::Monitor => break,
                 CgroupKind::Other => {}
             }
@@ -205,7 +206,7 @@ impl Owner {
         })
     }
 
-    /// The container, where it is one's.
+    /// The container, if the owner is one.
     #[must_use]
     pub fn container(&self) -> Option<&ContainerIdentity> {
         match self {
@@ -214,7 +215,7 @@ impl Owner {
         }
     }
 
-    /// The pod's UID, where it is of one.
+    /// The pod's UID, if the owner belongs to one.
     #[must_use]
     pub fn pod_uid(&self) -> Option<&str> {
         match self {
@@ -224,7 +225,7 @@ impl Owner {
         }
     }
 
-    /// What a manifest says before the runtime was asked.
+    /// The workload for a manifest before the runtime was asked.
     #[must_use]
     pub fn workload(&self) -> Workload {
         let mut workload = Workload {
@@ -265,19 +266,19 @@ impl Owner {
     }
 }
 
-/// Why a path says nothing.
+/// Why a path identifies no owner.
 enum Unverified {
     Missing,
     Unknown,
 }
 
-/// A part of a cgroup's path. A container may be put below a unit's slice in one name:
+/// A component of a cgroup's path. A container may be below a unit's slice in one name:
 /// `<slice>:cri-containerd:<ID>`.
 struct Component<'p> {
     name: &'p str,
-    /// Where the directory that it is in ends in the path.
+    /// Where the directory that contains it ends in the path.
     end: usize,
-    /// Others are in the same directory's name.
+    /// Whether the same directory name contains further components.
     joins: bool,
 }
 
@@ -299,8 +300,8 @@ fn components(path: &str) -> Vec<Component<'_>> {
     parts
 }
 
-/// Whether it is the cgroup below which the kubelet puts pods: `kubepods`, with the systemd driver
-/// `kubepods.slice`, or `<root>-kubepods.slice` with a `cgroupRoot`.
+/// Whether it is the cgroup below which the kubelet creates pods: `kubepods`, with the systemd
+/// driver `kubepods.slice`, or `<root>-kubepods.slice` with a `cgroupRoot`.
 fn is_kubelet_root(part: &str) -> bool {
     match part.strip_suffix(".slice") {
         Some(slice) => slice == "kubepods" || slice.ends_with("-kubepods"),
@@ -321,7 +322,7 @@ fn pod_uid(part: &str) -> Option<String> {
         None => part.strip_prefix("pod")?,
     };
     let uid = uid.replace('_', "-");
-    // A UUID, or of a static pod the hash of its file.
+    // A UUID, or for a static pod the hash of its file.
     let shape: Vec<usize> = uid.split('-').map(str::len).collect();
     let known = shape == [8, 4, 4, 4, 12] || shape == [32];
     (known && uid.bytes().all(|byte| byte == b'-' || is_hex(byte))).then_some(uid)
@@ -336,7 +337,7 @@ enum CgroupKind {
     Other,
 }
 
-/// What the name of a cgroup below `before` is.
+/// The meaning of a cgroup's name below `before`.
 fn container(part: &str, before: Option<&str>, in_pod: bool) -> CgroupKind {
     const PREFIXES: [(&str, &str); 6] = [
         ("cri-containerd-", "containerd"),
@@ -369,7 +370,7 @@ fn container(part: &str, before: Option<&str>, in_pod: bool) -> CgroupKind {
         Some("docker" | "buildkit") => Some("docker"),
         Some("cri-containerd") => Some("containerd"),
         Some("crio") => Some("cri-o"),
-        // A namespace of containerd: nerdctl and `ctr` put their containers there.
+        // A namespace of containerd, for containers of nerdctl and `ctr`.
         Some("default" | "k8s.io") => Some("containerd"),
         Some("libpod_parent") => Some("podman"),
         _ if in_pod => None,

@@ -1,4 +1,4 @@
-//! Cgroup paths that were seen or are documented, each with its source.
+//! Cgroup paths that were observed or are documented, each with its source.
 
 use super::*;
 
@@ -189,7 +189,7 @@ fn cgroup_paths_of_every_runtime_driver_and_class_are_read() {
             format!("host libpod-conmon-{A}.scope"),
         ),
         (
-            "podman in a pod of its own: `machine-libpod_pod_<id>.slice` is no pod of Kubernetes",
+            "podman in a pod of its own: `machine-libpod_pod_<id>.slice` is not a pod of Kubernetes",
             format!("0::/machine.slice/machine-libpod_pod_{B}.slice/libpod-{A}.scope/container\n"),
             format!("pod - podman {A}"),
         ),
@@ -267,7 +267,7 @@ fn cgroup_paths_of_every_runtime_driver_and_class_are_read() {
 }
 
 #[test]
-fn the_first_manifest_says_what_the_cgroup_tells() {
+fn manifest_before_the_runtime_answers_has_the_facts_of_the_cgroup() {
     let workload = |text: &str| Owner::from_cgroup(text.as_bytes()).unwrap().workload();
     let pod = workload(&format!("0::/kubepods/pod{UID}/{A}\n"));
     assert_eq!(pod.kind, Some(WorkloadKind::Pod));
@@ -281,7 +281,7 @@ fn the_first_manifest_says_what_the_cgroup_tells() {
     assert_eq!(host.pod, None);
 }
 
-/// A file system in which everything below these paths belongs to user 65534, and nothing else is missing.
+/// A file system in which everything below these paths belongs to user 65534, and all directories exist.
 fn with_users_directories(text: &str, users: &[&str]) -> String {
     let made_by = |_: &str, path: &str| match users.iter().any(|root| path.starts_with(*root)) {
         true => MadeBy::User(65534),
@@ -315,7 +315,7 @@ fn identity_ignores_pods_in_directories_that_a_user_made() {
         let found = with_users_directories(text, &[own]);
         assert!(!found.contains(UID), "{text}{found}");
     }
-    // A container of the user's own, whatever it is called.
+    // A container of the user's own, whatever its name.
     for name in [
         format!("kubepods/pod{UID}/{A}"),
         format!("kubepods.slice/kubepods-pod{UNDERSCORED}.slice/cri-containerd-{A}.scope"),
@@ -328,7 +328,7 @@ fn identity_ignores_pods_in_directories_that_a_user_made() {
             "{name}: {found}"
         );
     }
-    // In the kubelet's own tree, but in a directory that was given to a user.
+    // In the kubelet's own tree, but in a directory that was delegated to a user.
     let delegated = format!("/kubepods/burstable/pod{UID}/{A}");
     let text = format!("0::{delegated}/kubepods/pod{STATIC}/{B}\n");
     assert_eq!(
@@ -360,7 +360,7 @@ fn identity_takes_the_outermost_of_container_and_pod() {
     ] {
         assert_eq!(seen(&text), expected, "{text}");
     }
-    // In kind the node is a container, which is recorded: the runtime has to confirm the pod.
+    // In kind, the node is a container, which is recorded: the runtime has to confirm the pod.
     let kind = format!("0::/docker/{B}/kubelet/kubepods/besteffort/pod{UID}/{A}\n");
     let Some(Owner::Container(found)) = Owner::from_cgroup(kind.as_bytes()) else {
         panic!("no container")
@@ -386,7 +386,7 @@ fn identity_is_verified_in_the_hierarchy_of_its_own_line() {
         !matches!(&found, Some(owner) if owner.pod_uid().is_some()),
         "{found:?}"
     );
-    // Removed before it could be looked at: nothing is claimed. Not mounted: the text is all there is.
+    // Removed before it could be examined: no owner. Not mounted: only the text is used.
     let text = format!("0::/kubepods/pod{UID}/{A}\n");
     let of = |made: MadeBy| Owner::of_process(text.as_bytes(), |_, _| made);
     assert_eq!(of(MadeBy::Missing), None);

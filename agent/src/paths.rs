@@ -1,11 +1,10 @@
-//! Where the agent keeps its things on a node, and the core pattern that follows from it.
+//! The agent's paths on a node, and the core pattern derived from them.
 //!
-//! The pattern is
-//! `|/usr/local/lib/cdh/cdh-handler P%P I%I p%p i%i s%s t%t d%d u%u g%g F%F h%h e%e`: each argument begins with
-//! the letter of its specifier. So a specifier that the kernel does not know (it expands to nothing) or does
-//! not fill is not confused with the next one. Texts that the process chooses come last: before Linux 5.3 the
-//! kernel split the line after expanding it. Everything else the handler needs is in
-//! `cdh-handler.json` beside it, because the pattern ends at 127 bytes.
+//! The pattern is `|/usr/local/lib/cdh/cdh-handler P%P I%I p%p i%i s%s t%t d%d u%u g%g F%F h%h e%e`: each
+//! argument begins with the letter of its specifier. A specifier that is empty, or that the kernel does not
+//! know (it then expands to nothing), is therefore not confused with the next one. Texts that the process
+//! chooses come last: before Linux 5.3, the kernel split the line after expanding it. All other settings of the
+//! handler are in `cdh-handler.json` beside it, because the pattern is limited to 127 bytes.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +13,7 @@ use cdh_bundle::RawText;
 
 use crate::workload::WorkloadOptions;
 
-/// Name of the program that the kernel starts; also how a pattern of ours is recognised.
+/// Name of the program that the kernel starts. It also identifies a pattern of ours.
 pub const HANDLER_NAME: &str = "cdh-handler";
 /// Name of the socket that the kernel connects to.
 const SOCKET_NAME: &str = "cdh-core.sock";
@@ -22,11 +21,11 @@ const SOCKET_NAME: &str = "cdh-core.sock";
 /// Specifiers in the pattern, in their order.
 pub(crate) const SPECIFIERS: &str = "PIpistdugFhe";
 
-/// Bytes that fit into `core_pattern`: `CORENAME_MAX_SIZE` (128) less the terminating NUL. The
-/// kernel silently cuts what is longer.
+/// Maximum bytes of `core_pattern`: `CORENAME_MAX_SIZE` (128) less the terminating NUL. The kernel
+/// silently truncates longer ones.
 pub const CORE_PATTERN_MAX: usize = 127;
 
-/// Where the settings are. Tests of the sequences use plain files of their own.
+/// The files of the settings. Tests use plain files instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingsFiles {
     /// `/proc/sys/kernel/core_pattern`.
@@ -59,24 +58,24 @@ impl SettingsFiles {
     }
 }
 
-/// Where things are on this node.
+/// The agent's paths on this node.
 #[derive(Clone, Debug)]
 pub struct AgentPaths {
     /// The handler that the kernel starts.
     pub handler: PathBuf,
-    /// Backup of the settings, locks.
+    /// Directory of the backup of the settings, and of locks.
     pub state: PathBuf,
-    /// Records of crashes where the state cannot be written: in memory.
+    /// Directory in memory for records of crashes if the state directory is not writable.
     pub fallback: PathBuf,
     /// Dumps between handler and shipper.
     pub spool: PathBuf,
     /// The kernel's settings.
     pub settings: SettingsFiles,
-    /// Where the shipper learns whose dumps are whose.
+    /// Where the shipper looks up pods and containers.
     pub workloads: WorkloadOptions,
-    /// Whether the ELF files that crashed processes had mapped go into the store too.
+    /// Whether to store the ELF files that crashed processes mapped.
     pub keep_modules: bool,
-    /// Whether the agent collects core files instead of having a pattern of its own.
+    /// Whether the agent collects core files instead of setting a pattern of its own.
     pub collects_files: bool,
 }
 
@@ -95,20 +94,22 @@ impl Default for AgentPaths {
     }
 }
 
-/// Why no core pattern can name this handler.
+/// Why this handler cannot be named in a core pattern.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PatternError {
     /// The kernel starts the handler from `/`, and splits and expands the pattern.
-    #[error("{path} cannot stand in a core pattern: {problem}")]
+    #[error("{path} cannot be part of a core pattern: {problem}")]
     Unusable {
         /// Path of the handler.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why it is unusable.
         problem: &'static str,
     },
-    /// Longer than the kernel keeps.
-    #[error("the path {path} makes a core pattern of {found} bytes, the kernel takes {limit}")]
+    /// Longer than the kernel's limit.
+    #[error(
+        "the path {path} makes a core pattern of {found} bytes, the kernel's maximum is {limit}"
+    )]
     TooLong {
         /// Path of the handler.
         path: PathBuf,
@@ -141,7 +142,7 @@ impl AgentPaths {
         }
     }
 
-    /// What the handler reads when it starts.
+    /// The settings that the handler reads when it starts.
     #[must_use]
     pub fn handler_settings(&self) -> PathBuf {
         self.handler.with_file_name("cdh-handler.json")
@@ -153,8 +154,8 @@ impl AgentPaths {
         self.state.join("backup.json")
     }
 
-    /// Where the shipper keeps what it must remember: how far uploads came, its lock, its record of
-    /// failures, crashes that it reported. Beside spool, ledger and drops, all that it writes on a node.
+    /// The shipper's own state: progress of uploads, its lock, its record of failures, reported crashes.
+    /// Beside spool, ledger and drops, it writes nothing else on a node.
     #[must_use]
     pub fn uploads(&self) -> PathBuf {
         self.state.join("uploads")
@@ -175,7 +176,7 @@ impl AgentPaths {
     /// The pattern that makes the kernel start the handler.
     ///
     /// # Errors
-    /// When the handler's path cannot stand in a pattern.
+    /// If the handler's path cannot be part of a pattern.
     pub fn core_pattern(&self) -> Result<RawText, PatternError> {
         let unusable = |problem| PatternError::Unusable {
             path: self.handler.clone(),
@@ -196,7 +197,7 @@ impl AgentPaths {
             .file_name()
             .is_none_or(|name| name != HANDLER_NAME)
         {
-            return Err(unusable("the handler must be called `cdh-handler`"));
+            return Err(unusable("the handler must be named `cdh-handler`"));
         }
         let mut pattern = b"|".to_vec();
         pattern.extend_from_slice(path);
@@ -213,7 +214,7 @@ impl AgentPaths {
         Ok(RawText::new(pattern))
     }
 
-    /// Where the kernel finds the receiver.
+    /// The socket to which the kernel connects.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.state.join(SOCKET_NAME)
@@ -222,9 +223,9 @@ impl AgentPaths {
     /// The pattern that makes the kernel connect to the receiver (Linux 6.16).
     ///
     /// # Errors
-    /// When the socket's path cannot stand in a pattern.
+    /// If the socket's path cannot be part of a pattern.
     pub fn socket_pattern(&self) -> Result<RawText, PatternError> {
-        /// Bytes of a path in `sockaddr_un` with its NUL.
+        /// Maximum bytes of a path in `sockaddr_un`, including its NUL.
         const UNIX_PATH_MAX: usize = 108;
         let socket = self.socket();
         let path = socket.as_os_str().as_bytes();
@@ -257,8 +258,8 @@ impl AgentPaths {
             || pattern.as_bytes().strip_prefix(b"@") == Some(socket.as_os_str().as_bytes())
     }
 
-    /// Whether a pattern starts a handler of ours: this one, or one installed elsewhere. An uninstall never
-    /// restores such a pattern.
+    /// Whether a pattern starts a handler of ours: of this installation or of another one. An uninstall
+    /// never restores such a pattern.
     #[must_use]
     pub fn is_our_pattern(&self, pattern: &RawText) -> bool {
         let last = |path: &[u8]| path.rsplit(|&b| b == b'/').next().map(<[u8]>::to_vec);
@@ -282,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_pattern_names_every_specifier_and_fits() {
+    fn default_pattern_has_every_specifier_within_the_kernels_limit() {
         let pattern = AgentPaths::default().core_pattern().unwrap();
         assert_eq!(
             pattern.as_bytes(),

@@ -1,7 +1,7 @@
-//! Small files that several processes of ours share, in a directory that no other user may write to.
+//! Small files that several of our processes share, in a directory that no other user can write to.
 //!
-//! Invariants: nothing that another user planted is followed: no link, no FIFO, no file that has a second
-//! name; a file is replaced as a whole; who holds the lock and dies lets it go.
+//! Invariants: planted files are never followed or used: links, FIFOs, files with a second hard link. A
+//! file is replaced atomically. A lock ends when its holder dies.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, openat, renameat, unlinkat};
 
 const LOCK: &str = "lock";
-/// How long to wait for others who hold the lock. Each takes well below a millisecond.
+/// How long to wait for the lock. Each holder needs well below a millisecond.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Such a directory.
@@ -22,24 +22,24 @@ pub(crate) struct PrivateDirectory {
     directory: OwnedFd,
 }
 
-/// Held until it is dropped.
+/// Locked until it is dropped.
 #[derive(Debug)]
 pub(crate) struct PrivateLock {
     _file: File,
 }
 
 impl PrivateDirectory {
-    /// Makes it where it is missing, and opens it.
+    /// Opens the directory, and creates it if it is missing.
     ///
     /// # Errors
-    /// When that cannot be done, or others may write to it.
+    /// If that fails, or other users can write to it.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
         let mut private = DirBuilder::new();
         private.recursive(true).mode(0o700).create(path)?;
         Self::open(path)
     }
 
-    /// As [`Self::create`], where the directory above is there.
+    /// Like [`Self::create`], if the parent directory exists.
     ///
     /// # Errors
     /// As [`Self::create`].
@@ -53,7 +53,7 @@ impl PrivateDirectory {
     /// Opens it.
     ///
     /// # Errors
-    /// When it is not there, or others may write to it.
+    /// If it does not exist, or other users can write to it.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty())?;
@@ -66,42 +66,42 @@ impl PrivateDirectory {
         Ok(Self { directory })
     }
 
-    /// Waits for the lock, but not long.
+    /// Waits briefly for the lock.
     ///
     /// # Errors
-    /// When it cannot be had.
+    /// If the lock is not available in time.
     pub(crate) fn lock(&self) -> io::Result<PrivateLock> {
         let lock = self.open_file(LOCK, OFlags::RDWR | OFlags::CREATE)?;
         wait_for(&lock, FlockOperation::NonBlockingLockExclusive)?;
         Ok(PrivateLock { _file: lock })
     }
 
-    /// As [`Self::lock`], beside others who only read.
+    /// Like [`Self::lock`], but shared with other readers.
     ///
     /// # Errors
-    /// When it cannot be had, or is not there.
+    /// If the lock is not available in time, or its file does not exist.
     pub(crate) fn lock_shared(&self) -> io::Result<PrivateLock> {
         let lock = self.open_file(LOCK, OFlags::RDONLY)?;
         wait_for(&lock, FlockOperation::NonBlockingLockShared)?;
         Ok(PrivateLock { _file: lock })
     }
 
-    /// Opens a regular file of ours that has no other name.
+    /// Opens a regular file of ours without a second hard link.
     ///
     /// # Errors
-    /// When it is none, or the system says no.
+    /// If it is not such a file, or a system call fails.
     pub(crate) fn open_file(&self, name: &str, flags: OFlags) -> io::Result<File> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
         let file = File::from(openat(&self.directory, name, flags, mode)?);
         let metadata = file.metadata()?;
         if !metadata.is_file() || metadata.nlink() != 1 {
-            return Err(io::Error::other(format!("`{name}` is no file of ours")));
+            return Err(io::Error::other(format!("`{name}` is not a file of cdh")));
         }
         Ok(file)
     }
 
-    /// The content of a file, up to `limit` bytes of it; `None` where there is none.
+    /// The content of a file, up to `limit` bytes; `None` if it does not exist.
     #[must_use]
     pub(crate) fn read(&self, name: &str, limit: u64) -> Option<Vec<u8>> {
         let file = self.open_file(name, OFlags::RDONLY).ok()?;
@@ -110,10 +110,11 @@ impl PrivateDirectory {
         Some(bytes)
     }
 
-    /// Writes a file anew: the old one or the new one is there, never half of one. Under the lock.
+    /// Replaces a file atomically: either the old or the new content exists. Call it under the
+    /// lock.
     ///
     /// # Errors
-    /// When it cannot be written; the old one stays.
+    /// If it cannot be written; the old file then remains.
     pub(crate) fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let draft = format!("{name}.new");
         self.remove(&draft)?;
@@ -128,18 +129,18 @@ impl PrivateDirectory {
         self.rename(&draft, name)
     }
 
-    /// Gives a file another name; what had that name is gone.
+    /// Renames a file and replaces the one with the new name.
     ///
     /// # Errors
-    /// When the system says no.
+    /// If a system call fails.
     pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         Ok(renameat(&self.directory, from, &self.directory, to)?)
     }
 
-    /// Removes a file, where it is there.
+    /// Removes a file, if it exists.
     ///
     /// # Errors
-    /// When the system says no.
+    /// If a system call fails.
     pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
         match unlinkat(&self.directory, name, AtFlags::empty()) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),

@@ -1,5 +1,5 @@
-//! Removes secrets from command lines, logs and documents: by the values of variables that are named like
-//! secrets, and by shape.
+//! Removes secrets from command lines, logs and documents: values of variables with secret names, and
+//! texts that look like secrets.
 //!
 //! ```text
 //! by value     every occurrence of a secret value of 6 bytes or more; a shorter one only where it is a
@@ -8,8 +8,9 @@
 //!              Bearer X    scheme://user:X@host       user:X@host
 //! ```
 //!
-//! Names are judged by the patterns of `policy.scrub`. Invariants: the time is linear in the text and
-//! limited ([`LIMIT`]); what was not looked at by then is removed, never kept.
+//! The patterns of `policy.scrub` decide which names are secret. Invariants: the time is linear in
+//! the text and limited ([`LIMIT`]). Text that was not examined within this time is removed, never
+//! kept.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -19,36 +20,36 @@ use cdh_bundle::RawText;
 
 use crate::policy::{PolicyConfig, matches_name};
 
-/// What is put in the place of a secret.
+/// The replacement of a secret.
 pub(crate) const REMOVED: &str = "<removed>";
-/// A value with fewer bytes is removed only where it is the whole value.
+/// A shorter value is removed only if it is the complete value.
 const SHORTEST: usize = 6;
-/// Bytes of a value that are searched for; what follows in the value is compared.
+/// Bytes of a value that are searched for; the rest of the value is then compared.
 const NEEDLE: usize = 64;
-/// Bytes of all needles. The automaton takes some 20 times as much memory.
+/// Maximum bytes of all search texts. The automaton takes some 20 times as much memory.
 const NEEDLES: usize = 512 << 10;
-/// Bytes of a name that is judged; a longer one is a secret's.
+/// Maximum bytes of a name that is examined; a longer one counts as secret.
 const NAME: usize = 256;
-/// How long one redaction may take.
+/// Time limit of one redaction.
 const LIMIT: Duration = Duration::from_millis(500);
 /// Short values that are settings, not secrets.
 const SETTINGS: [&[u8]; 11] = [
     b"", b"0", b"1", b"true", b"false", b"yes", b"no", b"on", b"off", b"none", b"null",
 ];
-/// Words in front of a token in a header: `Authorization: Bearer X`.
+/// Words before a token in a header: `Authorization: Bearer X`.
 const SCHEMES: [&[u8]; 4] = [b"bearer", b"basic", b"token", b"apikey"];
-/// Options, in capitals, whose value is a secret though no pattern names them.
+/// Options, in capitals, whose value is a secret although no pattern matches their name.
 const OPTIONS: [&str; 4] = ["PW", "PWD", "PSW", "PASSWD"];
 /// Options, in capitals, whose value is `user:password`.
 const USER_OPTIONS: [&str; 3] = ["U", "USER", "PROXY_USER"];
 
-/// Names that secrets go by.
+/// Names of secrets.
 #[derive(Clone, Debug)]
 pub(crate) struct SecretNames {
     patterns: Vec<Pattern>,
 }
 
-/// A pattern in capitals. Most are a word with stars around it.
+/// A pattern in capitals. Most are a word between stars.
 #[derive(Clone, Debug)]
 struct Pattern {
     text: String,
@@ -83,7 +84,7 @@ impl Pattern {
 }
 
 impl SecretNames {
-    /// Those that the policy names.
+    /// The names in the policy.
     pub(crate) fn of(policy: &PolicyConfig) -> Self {
         Self {
             patterns: policy.scrub.iter().map(|text| Pattern::of(text)).collect(),
@@ -101,7 +102,7 @@ impl SecretNames {
     }
 }
 
-/// Gathers the values that are to be removed.
+/// Collects the values to remove.
 #[derive(Debug)]
 pub(crate) struct Secrets {
     names: SecretNames,
@@ -119,7 +120,7 @@ impl Secrets {
         }
     }
 
-    /// Takes in a variable, if it is named like a secret.
+    /// Adds a variable's value, if its name is secret.
     pub(crate) fn note(&mut self, name: &[u8], value: &[u8]) {
         if self.names.contain(name) {
             self.add(value);
@@ -161,15 +162,15 @@ impl Secrets {
 #[derive(Debug)]
 pub(crate) struct Redactor {
     names: SecretNames,
-    /// `None` where there are too many values: then nothing is kept.
+    /// `None` if there are too many values; the text is then removed completely.
     automaton: Option<AhoCorasick>,
     values: Vec<Vec<u8>>,
     short: HashSet<Vec<u8>>,
 }
 
 impl Redactor {
-    /// Removes the secrets of a command line. How many arguments were removed without a look, because there
-    /// was no time left.
+    /// Removes the secrets of a command line. Returns how many arguments were removed without examination,
+    /// because the time was over.
     pub(crate) fn arguments(&self, arguments: &mut [RawText]) -> usize {
         let deadline = Instant::now() + LIMIT;
         let mut unseen = 0;
@@ -199,7 +200,7 @@ impl Redactor {
         unseen
     }
 
-    /// The text without its secrets; `None` where there are none in it.
+    /// The text without its secrets; `None` if it contains none.
     pub(crate) fn cleaned(&self, text: &[u8]) -> Option<Vec<u8>> {
         if self.automaton.is_none() {
             return Some(REMOVED.into());
@@ -207,7 +208,7 @@ impl Redactor {
         self.text(text, TextKind::Text, Instant::now() + LIMIT)
     }
 
-    /// Whether the value of an option without `=` is the next argument, and a secret.
+    /// Whether the next argument is the value of an option without `=`, and a secret.
     fn option(&self, argument: &[u8]) -> Option<Follows> {
         let name = argument.strip_prefix(b"-")?;
         let name = name.strip_prefix(b"-").unwrap_or(name);
@@ -257,7 +258,7 @@ impl Redactor {
         }
     }
 
-    /// Everything that looks like a secret; false when the time is over.
+    /// Finds everything that looks like a secret; returns false when the time is over.
     fn cut_shapes(&self, text: &[u8], part: TextKind, cut: &mut Cut, deadline: Instant) -> bool {
         let mut steps = 0_u32;
         let mut at = 0;
@@ -279,7 +280,8 @@ impl Redactor {
         true
     }
 
-    /// `name=value`, `"name": "value"`, `Name: value`, where the separator is at `at`. Where to go on.
+    /// `name=value`, `"name": "value"`, `Name: value`, with the separator at `at`. Returns where to
+    /// continue.
     fn cut_field(&self, text: &[u8], part: TextKind, at: usize, cut: &mut Cut) -> Option<usize> {
         let before = text.get(..at)?;
         let is_header = text.get(at) == Some(&b':');
@@ -306,9 +308,9 @@ impl Redactor {
                 let end = inner.iter().position(|byte| *byte == quote);
                 (start + 1, end.unwrap_or(inner.len()))
             }
-            // `--password=a,b`: the rest of an argument is one value.
+            // `--password=a,b`: the complete rest of an argument is the value.
             None if part == TextKind::Argument && !is_header && length == at => (start, rest.len()),
-            // A header ends with the text, all else at a separator.
+            // A header's value ends with the text, others at a separator.
             None if is_header && start > at + 1 && !has_brace(before) => {
                 let end = rest
                     .iter()
@@ -322,7 +324,7 @@ impl Redactor {
         };
         let end = from + length;
         let value = text.get(from..end)?;
-        // `//` behind a colon is a URL's.
+        // `//` after a colon belongs to a URL.
         let is_url = is_header && value.starts_with(b"//");
         let bare = strip_dashes(name);
         let is_secret = !bare.is_empty() && !is_url && self.is_secret_option(bare);
@@ -330,7 +332,7 @@ impl Redactor {
             cut.add(from, end);
             return Some(end);
         }
-        // The value of one field may be fields itself.
+        // The value of one field may itself contain fields.
         None
     }
 }
@@ -344,7 +346,7 @@ enum TextKind {
     Text,
 }
 
-/// What the argument behind an option is.
+/// The kind of the argument after an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Follows {
     Secret,
@@ -383,8 +385,8 @@ fn without_password(argument: &[u8]) -> Option<Vec<u8>> {
     Some(clean)
 }
 
-/// Whether what follows an `@` is the digest of an image: `sha256:` and hexadecimal digits (OCI image-spec,
-/// descriptor.md). What precedes it is the image's name.
+/// Whether the text after an `@` is the digest of an image: `sha256:` and hexadecimal digits (OCI
+/// image-spec, descriptor.md). The text before it is then the image's name.
 fn is_digest(text: &[u8]) -> bool {
     const LEAST_DIGITS: usize = 32;
     let rest = text
@@ -396,15 +398,15 @@ fn is_digest(text: &[u8]) -> bool {
     })
 }
 
-/// Whether this is a port with a path behind it.
+/// Whether this is a port followed by a path.
 fn is_port(text: &[u8]) -> bool {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     (1..=5).contains(&digits) && text.get(digits) == Some(&b'/')
 }
 
-/// `user:password@host`, or a long `token@host` behind `//`, where the `@` is at `at`.
+/// `user:password@host`, or a long `token@host` after `//`, with the `@` at `at`.
 fn cut_password(text: &[u8], at: usize, cut: &mut Cut) -> Option<usize> {
-    /// Characters of a user's name and password that are looked at.
+    /// Maximum characters of a user name and password that are examined.
     const LONGEST: usize = 2048;
     /// A user name is shorter than a token.
     const TOKEN: usize = 20;
@@ -424,7 +426,7 @@ fn cut_password(text: &[u8], at: usize, cut: &mut Cut) -> Option<usize> {
     let slashes = run.windows(3).rposition(|three| three == b"://");
     let start = start + slashes.map_or(0, |slashes| slashes + 3);
     let run = text.get(start..at)?;
-    // A password may hold both, but a path behind the host is none.
+    // A password may contain both, but a path after the host is not part of it.
     let host = run
         .iter()
         .position(|byte| *byte == b'@')
@@ -432,7 +434,7 @@ fn cut_password(text: &[u8], at: usize, cut: &mut Cut) -> Option<usize> {
     if host.is_some_and(|rest| rest.contains(&b'/')) {
         return None;
     }
-    // Without a scheme, the text in front of the user's name is not part of it.
+    // Without a scheme, the text before the user name is not part of it.
     let skip = match slashes {
         Some(_) => 0,
         None => run
@@ -453,9 +455,9 @@ fn cut_password(text: &[u8], at: usize, cut: &mut Cut) -> Option<usize> {
     None
 }
 
-/// `Bearer X`, where the space is at `at`.
+/// `Bearer X`, with the space at `at`.
 fn cut_token(text: &[u8], at: usize, cut: &mut Cut) -> Option<usize> {
-    /// A word that follows is not a token if it is shorter.
+    /// A shorter following word is not a token.
     const TOKEN: usize = 6;
     let before = text.get(..at)?;
     let length = before
@@ -471,7 +473,7 @@ fn cut_token(text: &[u8], at: usize, cut: &mut Cut) -> Option<usize> {
     let rest = text.get(at + 1..)?;
     let is_of_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=:%".contains(byte);
     let length = rest.iter().take_while(|byte| is_of_token(byte)).count();
-    // `basic authentication`, `token expired` are words.
+    // In `basic authentication` and `token expired`, the second word is not a token.
     let token = rest.get(..length)?;
     let is_word = token.iter().all(u8::is_ascii_lowercase);
     if length < TOKEN || (is_word && word != b"bearer") {
@@ -481,7 +483,7 @@ fn cut_token(text: &[u8], at: usize, cut: &mut Cut) -> Option<usize> {
     Some(at + 1 + length)
 }
 
-/// Ranges of a text that go.
+/// Ranges of a text to remove.
 #[derive(Debug, Default)]
 struct Cut(Vec<(usize, usize)>);
 

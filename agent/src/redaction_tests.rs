@@ -62,7 +62,7 @@ fn names_of_secrets_are_known_in_their_usual_forms() {
 }
 
 #[test]
-fn short_values_are_removed_only_as_a_whole() {
+fn redaction_removes_short_values_only_if_they_are_the_complete_text() {
     let environment = [("PGPASS", "p&w"), ("CARD_PIN", "4711"), ("USE_AUTH", "1")];
     let found = line(
         &environment,
@@ -143,7 +143,7 @@ fn secrets_are_removed_by_their_shape() {
 }
 
 #[test]
-fn the_argument_behind_an_option_for_a_secret_is_removed() {
+fn redaction_removes_the_argument_after_a_secret_option() {
     assert_eq!(line(&[], &["--password", "x", "y"]), "--password | # | y");
     assert_eq!(
         line(&[], &["-pw", "x", "--token", "--flag", "z"]),
@@ -163,7 +163,7 @@ fn values_longer_than_a_needle_are_removed_to_their_end() {
     assert_eq!(line(&[("A_KEY", &value)], &[&text]), "x#y#");
 }
 
-/// The report's attack took a second: 32 values of 4 KiB that all but match a long command line.
+/// The reported attack took a second: 32 values of 4 KiB that almost match a long command line.
 #[test]
 fn hostile_command_lines_take_linear_time() {
     let values: Vec<String> = (0..4000)
@@ -191,7 +191,7 @@ fn hostile_command_lines_take_linear_time() {
 }
 
 #[test]
-fn what_there_was_no_time_or_memory_for_is_removed() {
+fn redaction_removes_text_that_it_cannot_examine_within_its_limits() {
     let values: Vec<String> = (0..20_000).map(|n| format!("{n:064}")).collect();
     let environment: Vec<(&str, &str)> = values
         .iter()

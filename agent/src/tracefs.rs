@@ -1,8 +1,8 @@
-//! Reaches the kernel's tracefs from any mount namespace.
+//! Accesses the kernel's tracefs from any mount namespace.
 //!
-//! The kernel has one tracefs, whatever mounts show it. A mount made here is attached to no directory,
-//! so no other process sees it, and it ends with its descriptor. Where that is impossible, the usual
-//! mount points of this namespace and of process 1 are tried. Agent and handler thus exchange only
+//! The kernel has one tracefs, which all mounts show. A mount made here is attached to no directory,
+//! so no other process sees it, and it ends with its descriptor. If that is not possible, the usual
+//! mount points of this namespace and of process 1 are tried. Agent and handler therefore share only
 //! the name of an instance: the agent may run in a container whose mounts the handler does not have.
 
 use std::fs::File;
@@ -13,8 +13,8 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstatfs, mkdirat, openat, statat, u
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
-/// Where tracefs is mounted on nearly every host. Those of process 1 serve a container that shares
-/// the host's processes, on kernels before 5.2.
+/// Where nearly every host mounts tracefs. Those of process 1 are for a container that shares the
+/// host's processes, on kernels before 5.2.
 const USUAL: [&str; 4] = [
     "/sys/kernel/tracing",
     "/sys/kernel/debug/tracing",
@@ -29,10 +29,10 @@ const INSTANCES: &str = "instances";
 pub(crate) struct Tracefs(OwnedFd);
 
 impl Tracefs {
-    /// Mounts it for this process alone (Linux 5.2), or finds a mount.
+    /// Mounts it for this process only (Linux 5.2), or finds a mount.
     ///
     /// # Errors
-    /// `Unsupported` when the kernel has no tracefs, else why it cannot be mounted.
+    /// `Unsupported` if the kernel has no tracefs, otherwise why it cannot be mounted.
     pub(crate) fn open() -> io::Result<Self> {
         match mounted() {
             Ok(root) => Ok(Self(root)),
@@ -45,10 +45,10 @@ impl Tracefs {
         }
     }
 
-    /// An instance, which is made where there is none.
+    /// Opens an instance, and creates it if it is missing.
     ///
     /// # Errors
-    /// When the kernel refuses, or the name is not a plain one.
+    /// If the kernel refuses, or the name is not a plain one.
     pub(crate) fn create(&self, name: &str) -> io::Result<Instance> {
         match mkdirat(&self.0, path_of(name)?, Mode::RWXU) {
             Err(error) if error != Errno::EXIST => Err(error.into()),
@@ -56,18 +56,18 @@ impl Tracefs {
         }
     }
 
-    /// An instance that is there.
+    /// Opens an existing instance.
     ///
     /// # Errors
-    /// When there is none of that name.
+    /// If there is none with that name.
     pub(crate) fn instance(&self, name: &str) -> io::Result<Instance> {
         Ok(Instance(directory(&self.0, &path_of(name)?)?))
     }
 
-    /// Whether there is an instance of that name.
+    /// Whether there is an instance with that name.
     ///
     /// # Errors
-    /// When that cannot be seen.
+    /// If that cannot be determined.
     pub(crate) fn has(&self, name: &str) -> io::Result<bool> {
         match statat(&self.0, path_of(name)?, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(true),
@@ -89,10 +89,10 @@ impl Tracefs {
 pub(crate) struct Instance(OwnedFd);
 
 impl Instance {
-    /// Opens one of its files to be read.
+    /// Opens one of its files for reading.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// If it cannot be opened.
     pub(crate) fn read(&self, file: &str) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         Ok(File::from(openat(&self.0, file, flags, Mode::empty())?))
@@ -101,7 +101,7 @@ impl Instance {
     /// Writes one of its settings.
     ///
     /// # Errors
-    /// When the kernel refuses the file or the value.
+    /// If the kernel refuses the file or the value.
     pub(crate) fn write(&self, file: &str, value: &str) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC;
         let file = openat(&self.0, file, flags, Mode::empty())?;
@@ -131,7 +131,7 @@ fn is_tracefs(directory: &OwnedFd) -> bool {
     fstatfs(directory).is_ok_and(|found| found.f_type.cast_unsigned() == MAGIC)
 }
 
-/// `instances/<name>`. The name comes from a settings file and must not lead elsewhere.
+/// `instances/<name>`. The name comes from a settings file and must not lead to another directory.
 fn path_of(name: &str) -> io::Result<String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     match !name.is_empty() && name.bytes().all(is_plain) {

@@ -5,18 +5,19 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
-use super::OutputArgs;
+use super::{OutputArgs, manual};
 
 /// `cdh agent`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("agent"))]
 pub struct AgentArgs {
     #[command(subcommand)]
     pub command: AgentCommand,
 }
 
 impl AgentArgs {
-    /// Whether the command writes a log in its own format, or is run by the kernel: nothing else may be on
-    /// standard error.
+    /// Whether standard error is reserved: the command writes a log in its own format there, or the kernel
+    /// runs it.
     #[must_use]
     pub fn has_a_log(&self) -> bool {
         matches!(
@@ -33,13 +34,13 @@ pub enum AgentCommand {
     Install(InstallArgs),
     /// Ship dumps from the spool to the store until stopped
     Run(RunArgs),
-    /// Ship what is in the spool now, salvage what dead handlers left, and exit
+    /// Ship the dumps in the spool, salvage those of dead handlers, and exit
     Sweep(SweepArgs),
     /// Show whether cores are captured, whether the store works, and why dumps wait in the spool
     Status(StatusArgs),
     /// Diagnose why cores are not captured or shipped on this node, and how to fix it
     Doctor(DoctorArgs),
-    /// Check the configuration: file, environment and what they mean together
+    /// Check the configuration: file, variables, and their combination
     CheckConfig(CheckConfigArgs),
     /// Restore the previous kernel settings and remove the handler
     Uninstall(UninstallArgs),
@@ -48,7 +49,7 @@ pub enum AgentCommand {
     /// Wait until the chart's cleanup is done on every node, and print what each node reports
     #[command(hide = true)]
     AwaitCleanup(AwaitCleanupArgs),
-    /// Take one core from standard input; the kernel runs this
+    /// Capture one core from standard input; the kernel runs this
     #[command(hide = true)]
     Handle {
         /// As in `core_pattern`
@@ -57,10 +58,11 @@ pub enum AgentCommand {
     },
 }
 
-/// Where the agent lives on a node.
+/// The agent's directories on a node.
 #[derive(Clone, Debug, Default, Args)]
 pub struct PathArgs {
-    /// Directory of the spool and of the settings' backup [env: CDH_STATE] [default: /var/lib/cdh]
+    /// Directory of the spool and of the backup of the kernel's settings [env: CDH_STATE] [default:
+    /// /var/lib/cdh]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state: Option<PathBuf>,
     /// Directory where the handler is installed [env: CDH_LIBEXEC] [default: /usr/local/lib/cdh]
@@ -70,6 +72,7 @@ pub struct PathArgs {
 
 /// `cdh agent install`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("agent install"))]
 pub struct InstallArgs {
     #[command(flatten)]
     pub paths: PathArgs,
@@ -87,81 +90,84 @@ pub struct InstallArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Node")]
 pub struct NodeArgs {
-    /// `kernel.core_pipe_limit`: handlers that the kernel runs at once [default: 1024]
+    /// `kernel.core_pipe_limit`: maximum number of handlers at once [default: 1024]
     #[arg(long, value_name = "N")]
     pub core_pipe_limit: Option<u32>,
-    /// `fs.suid_dumpable`: 0 no cores of setuid programs, 2 root-only ones [default: 2]
+    /// `fs.suid_dumpable`: 0 for no cores of setuid programs, 2 for cores that only root can read
+    /// [default: 2]
     #[arg(long, value_name = "0|2", value_parser = clap::value_parser!(u32).range(0..=2))]
     pub suid_dumpable: Option<u32>,
-    /// How the kernel hands cores over [default: pipe]
+    /// How the kernel passes cores to cdh [default: pipe]
     #[arg(long, value_enum)]
     pub mode: Option<ModeArg>,
-    /// Pass each core on to the handler that core_pattern named before, if it is safe here
+    /// Also pass each core to the previous owner of core_pattern, if that is safe on this node
     #[arg(long)]
     pub chain: bool,
 }
 
-/// How the kernel hands cores over.
+/// How the kernel passes cores to cdh.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum ModeArg {
-    /// It starts the handler for each crash
+    /// The kernel starts the handler for each crash
     #[default]
     Pipe,
-    /// It connects to a receiver that is there already (Linux 6.16 and later)
+    /// The kernel connects to a running receiver (Linux 6.16 and later)
     Socket,
-    /// `socket` where a crash on purpose shows that it works, else `pipe`
+    /// `socket` if a self-test crash succeeds, otherwise `pipe`
     Auto,
 }
 
-/// How the handler takes cores.
+/// How the handler captures cores.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Capture")]
 pub struct CaptureArgs {
-    /// When the crashed process may go [default: hold]
+    /// When the crashed process is released [default: hold]
     #[arg(long, value_enum)]
     pub release: Option<ReleaseArg>,
-    /// How cores are put into the spool [default: auto]
+    /// How cores are written to the spool [default: auto]
     #[arg(long, value_enum)]
     pub strategy: Option<StrategyArg>,
-    /// Bytes of a stored core at most, such as `2G`; what matters least is cut off [default: no limit]
+    /// Maximum stored core size, such as `2G`; the least useful memory is dropped first [default: no
+    /// limit]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub core_limit: Option<u64>,
-    /// Seconds that copying a core may take; the rest is cut off, 0 means no limit [default: 3600]
+    /// Maximum seconds for copying a core; the rest is cut off, 0 means no limit [default: 3600]
     #[arg(long, value_name = "SECONDS")]
     pub copy_limit: Option<u64>,
-    /// Bytes that stay free on the spool's disk (at most a twentieth of it) [default: 256M]
+    /// Free space to leave on the spool's disk, limited to a twentieth of it [default: 256M]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub floor: Option<u64>,
-    /// Handlers that copy at once; the others wait with the memory held [default: processors + 2]
+    /// Maximum number of handlers that copy at once; others wait with the memory pinned [default:
+    /// processors + 2]
     #[arg(long, value_name = "N")]
     pub slots: Option<usize>,
 }
 
-/// When the crashed process may go.
+/// When the crashed process is released.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum ReleaseArg {
-    /// When its memory has been copied
+    /// After its memory has been copied
     #[default]
     Hold,
-    /// Within milliseconds, unless it is known that there is no room for its memory and a new one's
+    /// Within milliseconds, unless the node has too little memory for it and its successor
     Early,
-    /// Early where it is known that there is room, else hold
+    /// `early` if the node is known to have enough memory for both, otherwise `hold`
     Auto,
 }
 
-/// How cores are put into the spool.
+/// How cores are written to the spool.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum StrategyArg {
-    /// `raw` where the process waits and there is ample room, else `zstd`
+    /// `raw` if the process waits and the disk has ample space, otherwise `zstd`
     #[default]
     Auto,
-    /// Compressed at once
+    /// Compress while copying
     Zstd,
-    /// As they are, compressed when the process has gone
+    /// Copy uncompressed; compress after the process is released
     Raw,
 }
 
-/// A number of bytes: `1500000`, `512M`, `2G`; the letters stand for powers of 1024.
+/// A number of bytes: `1500000`, `512M`, `2G`; the letters are powers of 1024.
 pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let (number, letter) = match text.find(|c: char| !c.is_ascii_digit()) {
@@ -186,6 +192,7 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
 
 /// `cdh agent run`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("agent run"))]
 pub struct RunArgs {
     /// Install the handler at the start; only `cdh agent uninstall` removes it
     #[arg(long)]
@@ -194,7 +201,7 @@ pub struct RunArgs {
     pub agent: AgentOptions,
 }
 
-/// What the agent takes, and the unit that starts it.
+/// Options of `cdh agent run`, and of the unit that starts it.
 #[derive(Debug, Args)]
 pub struct AgentOptions {
     #[command(flatten)]
@@ -211,75 +218,76 @@ pub struct AgentOptions {
     #[command(flatten)]
     pub workloads: WorkloadArgs,
     #[command(flatten)]
-    pub seen: SeenArgs,
+    pub observability: ObservabilityArgs,
 }
 
 /// When and how dumps go to the store.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Shipping")]
 pub struct ShippingArgs {
-    /// When dumps go to the store [default: what `--interval` or `--schedule` say, else events]
+    /// When to ship dumps [default: as `--interval` or `--schedule` imply, otherwise `events`]
     #[arg(long, value_enum, value_name = "WHEN")]
     pub ship: Option<ShipArg>,
-    /// Ship what waits each time so much time has passed, such as `10m`
+    /// Ship waiting dumps at this interval, such as `10m`
     #[arg(long, value_name = "TIME", conflicts_with = "schedule")]
     pub interval: Option<String>,
-    /// Ship what waits at the times of a cron expression, in UTC, such as `0 2 * * *`
+    /// Ship waiting dumps at the times of this cron expression in UTC, such as `0 2 * * *`
     #[arg(long, value_name = "CRON")]
     pub schedule: Option<String>,
-    /// Bytes a second that all uploads together take, such as `20M` [default: no limit]
+    /// Maximum bytes per second of all uploads together, such as `20M` [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub bandwidth: Option<u64>,
-    /// Uploads at once [default: 2]
+    /// Maximum number of uploads at once [default: 2]
     #[arg(long, value_name = "N")]
     pub parallel: Option<usize>,
-    /// Put the ELF files that crashed processes had mapped into the store too, once per build-id:
-    /// dumps stay debuggable when the image is gone, and host processes need none [env: CDH_KEEP_MODULES]
+    /// Also store the ELF files that crashed processes mapped, once per build-id. Dumps can then be
+    /// debugged without their image, and so can those of host processes [env: CDH_KEEP_MODULES]
     #[arg(long)]
     pub keep_modules: bool,
 }
 
-/// When dumps go to the store.
+/// When to ship dumps.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum ShipArg {
-    /// As soon as they are sealed
+    /// As soon as a capture is finished
     Events,
-    /// Each time `--interval` has passed
+    /// Every `--interval`
     Interval,
     /// At the times of `--schedule`
     Schedule,
-    /// Not by itself: they stay on the node for `cdh agent sweep`, rsync or `kubectl cp`
+    /// Never: dumps remain on the node for `cdh agent sweep`, rsync or `kubectl cp`
     Off,
 }
 
-/// How the agent is seen.
+/// Metrics and logs.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Being seen")]
-pub struct SeenArgs {
+#[command(next_help_heading = "Observability")]
+pub struct ObservabilityArgs {
     /// Serve `/metrics`, `/healthz` and `/readyz` at this address, such as `127.0.0.1:9464` [env: CDH_METRICS]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics: Option<String>,
-    /// Write the metrics into a file for the node exporter's textfile collector
+    /// Write metrics to this file for the node exporter's textfile collector
     #[arg(long, value_name = "FILE.prom", value_hint = ValueHint::FilePath)]
     pub metrics_file: Option<PathBuf>,
-    /// How the log is written [env: CDH_LOG_FORMAT] [default: text]
+    /// Format of the log [env: CDH_LOG_FORMAT] [default: text]
     #[arg(long, value_enum)]
     pub log_format: Option<LogFormatArg>,
 }
 
-/// How the log is written.
+/// Format of the log.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum LogFormatArg {
     /// Lines for people
     Text,
-    /// A JSON object on each line
+    /// One JSON object per line
     Json,
 }
 
 /// `cdh agent sweep`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("agent sweep"))]
 pub struct SweepArgs {
-    /// Ship these only: a dump's id, or the path of its directory in the spool [default: all that wait]
+    /// Ship only these: ids, or paths of directories in the spool [default: all waiting dumps]
     #[arg(value_name = "DUMP")]
     pub dumps: Vec<PathBuf>,
     #[command(flatten)]
@@ -294,6 +302,7 @@ pub struct SweepArgs {
 
 /// `cdh agent check-config`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("agent check-config"))]
 pub struct CheckConfigArgs {
     /// File to check [default: the one that the agent would read]
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -310,6 +319,7 @@ pub struct CheckConfigArgs {
 
 /// `cdh agent status`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("agent status"))]
 pub struct StatusArgs {
     #[command(flatten)]
     pub paths: PathArgs,
@@ -322,17 +332,15 @@ pub struct StatusArgs {
 
 /// `cdh agent unit`.
 #[derive(Debug, Args)]
-#[command(after_help = UNIT_HELP)]
+#[command(after_help = manual::after_help("agent unit"))]
 pub struct UnitArgs {
     #[command(flatten)]
     pub agent: AgentOptions,
 }
 
-const UNIT_HELP: &str = "The unit starts the agent with the options given here, with the CDH_* variables that are set, \
-and with what the present installation was given. Secrets are left out: put them into /etc/cdh/agent.env.";
-
 /// `cdh agent doctor`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("agent doctor"))]
 pub struct DoctorArgs {
     #[command(flatten)]
     pub paths: PathArgs,
@@ -345,13 +353,14 @@ pub struct DoctorArgs {
 
 /// `cdh agent uninstall`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("agent uninstall"))]
 pub struct UninstallArgs {
     #[command(flatten)]
     pub paths: PathArgs,
     /// Wait this long for a running agent to stop, then remove its files too
     #[arg(long, value_name = "SECONDS")]
     pub wait_for_agent: Option<u64>,
-    /// Wait for SIGTERM afterwards, as the pod of a DaemonSet must
+    /// Wait for SIGTERM afterwards; otherwise a DaemonSet restarts the pod
     #[arg(long)]
     pub wait: bool,
 }
@@ -370,37 +379,38 @@ pub struct AwaitCleanupArgs {
     pub timeout: u64,
 }
 
-/// How the agent learns whose dumps are whose.
+/// How the agent attributes dumps to pods.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Pods")]
 pub struct WorkloadArgs {
-    /// Socket of a container runtime, may be given more than once [env: CDH_CRI_SOCKET] [default: those
-    /// that are found]
+    /// Socket of a container runtime; repeatable [env: CDH_CRI_SOCKET] [default: sockets that are
+    /// found]
     #[arg(long = "cri-socket", value_name = "PATH", value_delimiter = ',')]
     #[arg(value_hint = ValueHint::FilePath)]
     pub sockets: Vec<PathBuf>,
     /// Name of this node in Kubernetes [env: CDH_NODE_NAME]
     #[arg(long = "node-name", value_name = "NAME")]
     pub node: Option<String>,
-    /// Last log lines that a dump holds of each container of its pod [env: CDH_LOG_LINES] [default: 500]
+    /// Number of last log lines to store of each container of the pod [env: CDH_LOG_LINES] [default:
+    /// 500]
     #[arg(long, value_name = "N")]
     pub log_lines: Option<usize>,
-    /// Which pods are dumped; a pod says so with `cdh.io/dump: "true"` or `"false"` [env: CDH_PODS]
-    /// [default: opt-out]
+    /// Which pods to dump; a pod chooses with the label or annotation `cdh.io/dump: "true"` or
+    /// `"false"` [env: CDH_PODS] [default: opt-out]
     #[arg(long, value_enum, value_name = "WHICH")]
     pub pods: Option<PodsArg>,
-    /// With `--pods opt-in`: pods with this label are dumped too [env: CDH_OPT_IN_LABEL]
+    /// With `--pods opt-in`, also dump pods with this label [env: CDH_OPT_IN_LABEL]
     #[arg(long, value_name = "LABEL")]
     pub opt_in_label: Option<String>,
 }
 
-/// Which pods are dumped.
+/// Which pods to dump.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum PodsArg {
-    /// All that do not opt out
+    /// All pods that do not opt out
     #[default]
     OptOut,
-    /// Those that opt in
+    /// Only pods that opt in
     OptIn,
 }
 
@@ -409,7 +419,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_have_letters_of_powers_of_1024() {
+    fn size_suffixes_are_powers_of_1024() {
         assert_eq!(parse_size("1500"), Ok(1500));
         assert_eq!(parse_size("512M"), Ok(512 << 20));
         assert_eq!(parse_size("2gib"), Ok(2 << 30));

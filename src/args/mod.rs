@@ -1,16 +1,18 @@
-//! What may stand on the command line. Declarations only: nothing in here touches the world.
+//! The declaration of the command line. It performs no I/O and reads no files.
 
 mod agent;
 mod alone;
+mod manual;
 mod output;
 mod selection;
 
 pub use agent::{
     AgentArgs, AgentCommand, AgentOptions, AwaitCleanupArgs, CaptureArgs, CheckConfigArgs,
-    DoctorArgs, NodeArgs, PathArgs, SeenArgs, ShippingArgs, StatusArgs, SweepArgs, UninstallArgs,
-    UnitArgs, WorkloadArgs,
+    DoctorArgs, NodeArgs, ObservabilityArgs, PathArgs, ShippingArgs, StatusArgs, SweepArgs,
+    UninstallArgs, UnitArgs, WorkloadArgs,
 };
 
+pub use manual::of as manual_of;
 pub use output::{ListFormat, ListOutputArgs, OutputArgs, SortBy, TextFormat};
 pub use selection::SelectionArgs;
 
@@ -19,10 +21,10 @@ use std::path::PathBuf;
 use agent::parse_size;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-/// Captures, stores, explains and debugs core dumps.
+/// Capture, store, explain and debug core dumps
 #[derive(Debug, Parser)]
 #[command(name = "cdh", version, long_version = LONG_VERSION)]
-#[command(about, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
+#[command(about, long_about = LONG_ABOUT, after_help = manual::after_help(""))]
 #[command(
     propagate_version = true,
     max_term_width = 100,
@@ -43,17 +45,10 @@ const LONG_VERSION: &str = concat!(
     ")"
 );
 
-const LONG_ABOUT: &str = "Captures, stores, explains and debugs core dumps.
+const LONG_ABOUT: &str = "Capture, store, explain and debug core dumps.
 
 On a node, `cdh agent` captures each core and ships it to a store. On a workstation, `cdh` \
 lists the dumps in a store, prints their backtraces and starts a debugger on them.";
-
-const AFTER_HELP: &str = "A <DUMP> is an id or any unique prefix of one, `latest`, or `@N` (the N-th \
-before the latest). It can also be the path of a bundle or of a core, or a match: a process id, a program \
-(name or path), a unit, a command line, or terms such as `pid:4242`. A match selects its newest dump.
-
-Exit status: 0 done, 1 nothing found, 2 usage or failure, 3 store unreachable (a retry may help), \
-4 evidence does not match, 130 interrupted; `cdh debug` passes the debugger's own status on.";
 
 /// The newest dump.
 const LATEST: &str = "latest";
@@ -61,7 +56,7 @@ const LATEST: &str = "latest";
 /// Arguments that every command takes.
 #[derive(Clone, Debug, Args)]
 pub struct GlobalArgs {
-    /// Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file
+    /// Store of the dumps: a directory, `s3://bucket/prefix`, or a name from the config file
     #[arg(
         long,
         global = true,
@@ -70,7 +65,7 @@ pub struct GlobalArgs {
         help_heading = "Global options"
     )]
     pub store: Option<String>,
-    /// Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]
+    /// Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`, for the agent `/etc/cdh/agent.toml`]
     #[arg(
         long,
         global = true,
@@ -80,7 +75,7 @@ pub struct GlobalArgs {
     )]
     #[arg(value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
-    /// When to colour output; `NO_COLOR` turns it off too
+    /// When to colour output
     #[arg(long, global = true, value_enum, default_value_t = ColorWhen::Auto, value_name = "WHEN")]
     #[arg(help_heading = "Global options", hide_possible_values = false)]
     pub color: ColorWhen,
@@ -109,12 +104,12 @@ pub enum Command {
     Info(InfoArgs),
     /// Download dumps, verify them and unpack each into a case directory
     Fetch(FetchArgs),
-    /// Say in one sentence why a process crashed, with the evidence
+    /// Explain in one sentence why a process crashed, with the evidence
     Why(WhyArgs),
     /// Print the backtrace of a dump
     #[command(visible_alias = "backtrace")]
     Bt(BtArgs),
-    /// List crashes: the dumps of the same crash as one line
+    /// List crashes: one line for all dumps of the same crash
     Groups(GroupsArgs),
     /// List crashes without a dump, and why
     Drops(DropsArgs),
@@ -125,11 +120,11 @@ pub enum Command {
     Debug(DebugArgs),
     /// Write the core of a dump to a file or to standard output
     Dump(DumpArgs),
-    /// Pull what a core needs from its image and print the directory
+    /// Download the files that a core needs from its image, and print their directory
     Sysroot(SysrootArgs),
     /// List or delete unpacked dumps and cached files of images
     Cache(CacheArgs),
-    /// Put cores or bundles into the store
+    /// Import cores or bundles into the store
     Import(ImportArgs),
     /// Delete dumps from the store
     Rm(RmArgs),
@@ -159,10 +154,11 @@ pub enum Command {
 
 /// `cdh ls`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("ls"))]
 pub struct LsArgs {
     #[command(flatten)]
     pub selection: SelectionArgs,
-    /// Print the same crashes as one line
+    /// Print one line for all dumps of the same crash
     #[arg(long)]
     pub group: bool,
     #[command(flatten)]
@@ -187,8 +183,9 @@ pub struct LsArgs {
 
 /// `cdh info`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("info"))]
 pub struct InfoArgs {
-    /// Which dump
+    /// Id, unique prefix, `latest`, `@N`, file or match (see `cdh --help`)
     #[arg(value_name = "DUMP", default_value = LATEST, value_hint = ValueHint::AnyPath)]
     pub dump: String,
     #[command(flatten)]
@@ -202,14 +199,15 @@ pub struct InfoArgs {
 
 /// `cdh fetch`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("fetch"))]
 pub struct FetchArgs {
-    /// Which dumps
+    /// Ids, unique prefixes, `latest`, `@N` or matches (see `cdh --help`)
     #[arg(value_name = "DUMP", required = true, value_hint = ValueHint::AnyPath)]
     pub dumps: Vec<String>,
     /// Unpack into this directory instead of the cache (one sub-directory per dump when there are several)
     #[arg(long, short = 'd', value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub directory: Option<PathBuf>,
-    /// Refuse cores that unpack to more, such as `100G` [default: 4T]
+    /// Maximum unpacked size of a core, such as `100G`; larger ones are refused [default: 4T]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_size: Option<u64>,
     #[command(flatten)]
@@ -221,8 +219,8 @@ pub struct FetchArgs {
 /// Files that the user points to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct FileArgs {
-    /// Take modules from this directory: laid out as the root of the crashed process, or any directory that holds
-    /// them, such as a `.build-id` tree
+    /// Use modules (program and libraries) from this directory: a copy of the process's root, or any directory that
+    /// holds them, such as a `.build-id` tree
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub sysroot: Option<PathBuf>,
     /// Use this file as the program
@@ -246,31 +244,31 @@ impl FileArgs {
 pub struct ModuleArgs {
     #[command(flatten)]
     pub files: FileArgs,
-    /// Take modules from this image instead of the one that the dump names: `repository@sha256:…`
+    /// Use modules from this image instead of the dump's own: `repository@sha256:…`
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
-    /// Take debug files from this image
+    /// Use debug files from this image
     #[arg(long, value_name = "IMAGE")]
     pub debug_image: Option<String>,
-    /// Use no network for modules: only what is cached or on this machine
+    /// Do not use the network for modules: only cached and local files
     #[arg(long, env = "CDH_OFFLINE", value_parser = clap::builder::FalseyValueParser::new())]
     pub offline: bool,
     /// Credentials for registries: a docker or podman config, or an image pull secret as JSON or YAML
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub auth_file: Option<PathBuf>,
-    /// Trust the certificates in this file (PEM) for registries, besides the system's
+    /// Also trust the certificates in this file (PEM) for registries
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub registry_ca: Option<PathBuf>,
 }
 
 /// `cdh why`.
 #[derive(Debug, Args)]
-#[command(after_help = WHY_HELP)]
+#[command(after_help = manual::after_help("why"))]
 pub struct WhyArgs {
-    /// Which dump
+    /// Id, unique prefix, `latest`, `@N`, file or match (see `cdh --help`)
     #[arg(value_name = "DUMP", default_value = LATEST, value_hint = ValueHint::AnyPath)]
     pub dump: String,
-    /// Name everything anew and remember nothing
+    /// Do not use the cache of symbolized frames
     #[arg(long)]
     pub no_cache: bool,
     #[command(flatten)]
@@ -279,64 +277,62 @@ pub struct WhyArgs {
     pub output: OutputArgs,
 }
 
-const WHY_HELP: &str = "The sentence says only what the core proves. Up to five facts follow it, each with an \
-address, a register, an instruction or a line of source where it can be checked. If the core does not show the \
-cause, the sentence says what the signal says.";
-
 /// `cdh bt`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("bt"))]
 pub struct BtArgs {
-    /// Which dump
+    /// Id, unique prefix, `latest`, `@N`, file or match (see `cdh --help`)
     #[arg(value_name = "DUMP", default_value = LATEST, value_hint = ValueHint::AnyPath)]
     pub dump: String,
     /// Print every thread, not only the one that crashed
     #[arg(long, short = 'a')]
     pub all_threads: bool,
-    /// Merge threads with equal stacks (prints every thread), or goroutines
+    /// Merge threads with equal stacks (implies `--all-threads`); with `--goroutines`, merge goroutines
     #[arg(long, short = 'g')]
     pub group: bool,
-    /// Print goroutines too; with `=all`, also those of the runtime itself
+    /// Also print goroutines; with `=all`, also those of the runtime
     #[arg(long, value_enum, value_name = "WHICH", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "program")]
     pub goroutines: Option<TaskChoice>,
-    /// Print the registers of each frame 0
+    /// Print the registers of the top frame of each printed thread
     #[arg(long, short = 'r')]
     pub registers: bool,
     /// Print the variables of each frame
     #[arg(long, short = 'l')]
     pub locals: bool,
-    /// Print containers member by member instead of what they hold
+    /// Print the data members of containers instead of their elements
     #[arg(long, requires = "locals")]
     pub raw: bool,
-    /// Print no arguments of functions
+    /// Do not print function arguments
     #[arg(long, conflicts_with = "locals")]
     pub no_args: bool,
-    /// Fold recursions, how the process ended and the start of the runtime [default: on a terminal]
+    /// Print one line each for recursion, for abort and panic frames at the top, and for start-up frames
+    /// at the bottom [default: on a terminal]
     #[arg(long, short = 'f', overrides_with = "no_fold")]
     pub fold: bool,
-    /// Print every frame
+    /// Print every frame, one per line
     #[arg(long, overrides_with = "fold")]
     pub no_fold: bool,
-    /// Print the instructions around each frame of the crashing thread, with the values that the last one used
+    /// Print the instructions around each frame of the crashed thread, and the operands of the last one
     #[arg(long, short = 'd')]
     pub disassemble: bool,
-    /// Print the lines of source around each frame
+    /// Print the source lines around each frame
     #[arg(long, short = 's')]
     pub source: bool,
-    /// Search this directory and the current checkout for source files; nothing else is read
-    /// (implies `--source`; repeatable)
+    /// Search only this directory and the current checkout for source files (implies `--source`;
+    /// repeatable)
     #[arg(long, visible_alias = "source-root", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub source_dir: Vec<PathBuf>,
     /// Replace the start of source paths (implies `--source`; repeatable)
     #[arg(long, value_name = "FROM=TO", value_parser = parse_mapping)]
     pub source_map: Vec<(String, PathBuf)>,
-    /// Name everything anew and remember nothing
+    /// Do not use the cache of symbolized frames
     #[arg(long)]
     pub no_cache: bool,
     /// Maximum number of frames per thread [default: 256, or 300000 with folding]
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
-    /// Print how long it took
+    /// Print the time that the command took
     #[arg(long, short = 'v')]
     pub verbose: bool,
     #[command(flatten)]
@@ -348,9 +344,9 @@ pub struct BtArgs {
 /// Which goroutines to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TaskChoice {
-    /// Those that the program started
+    /// Goroutines that the program started
     Program,
-    /// Those of the runtime too
+    /// Also goroutines of the runtime
     All,
 }
 
@@ -363,14 +359,14 @@ fn parse_mapping(text: &str) -> Result<(String, PathBuf), String> {
 
 /// `cdh groups`.
 #[derive(Debug, Args)]
-#[command(after_help = GROUPS_HELP)]
+#[command(after_help = manual::after_help("groups"))]
 pub struct GroupsArgs {
     #[command(flatten)]
     pub selection: SelectionArgs,
-    /// Show images of more than 1,000 dumps too (reads their manifests)
+    /// Also show images of more than 1,000 dumps (slower: reads their manifests)
     #[arg(long)]
     pub images: bool,
-    /// Do not read backtraces for the column TOP FRAME
+    /// Omit the column TOP FRAME, which needs backtraces
     #[arg(long)]
     pub no_top: bool,
     /// Order of the groups
@@ -383,15 +379,11 @@ pub struct GroupsArgs {
     pub output: ListOutputArgs,
 }
 
-const GROUPS_HELP: &str = "FIRST is when the store first received the crash, whatever the terms select. \
-NEW marks crashes that it first received within the last 24 hours, or since `--new-since`. A crash without \
-a fingerprint is never new. With the fingerprint of one crash, its images and workloads are listed with \
-their first and last dump: since which version does it crash?";
-
 /// `cdh drops`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("drops"))]
 pub struct DropsArgs {
-    /// Only what was dropped since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z
+    /// Only crashes since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z
     #[arg(long, value_name = "WHEN")]
     pub since: Option<String>,
     #[command(flatten)]
@@ -400,6 +392,7 @@ pub struct DropsArgs {
 
 /// `cdh diff`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("diff"))]
 pub struct DiffArgs {
     /// The first dump
     #[arg(value_name = "A", value_hint = ValueHint::AnyPath)]
@@ -415,8 +408,9 @@ pub struct DiffArgs {
 
 /// `cdh debug`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("debug"))]
 pub struct DebugArgs {
-    /// Which dump
+    /// Id, unique prefix, `latest`, `@N`, file or match (see `cdh --help`)
     #[arg(value_name = "DUMP", default_value = LATEST, value_hint = ValueHint::AnyPath)]
     pub dump: String,
     #[command(flatten)]
@@ -434,19 +428,21 @@ pub struct DebugArgs {
 
 /// `cdh dump`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("dump"))]
 pub struct DumpArgs {
-    /// Which dump
+    /// Id, unique prefix, `latest`, `@N`, file or match (see `cdh --help`)
     #[arg(value_name = "DUMP", default_value = LATEST, value_hint = ValueHint::AnyPath)]
     pub dump: String,
-    /// Write the core to this file; `-` is standard output [default: `-`, unless it is a terminal]
+    /// File to write; `-` is standard output [default: `-`, unless it is a terminal]
     #[arg(long, short = 'o', value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
 }
 
 /// `cdh sysroot`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("sysroot"))]
 pub struct SysrootArgs {
-    /// Which dump
+    /// Id, unique prefix, `latest`, `@N` or match (see `cdh --help`)
     #[arg(value_name = "DUMP", value_hint = ValueHint::AnyPath)]
     pub dump: String,
     #[command(flatten)]
@@ -457,6 +453,7 @@ pub struct SysrootArgs {
 
 /// `cdh cache`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("cache"))]
 pub struct CacheArgs {
     #[command(subcommand)]
     pub command: CacheCommand,
@@ -465,14 +462,15 @@ pub struct CacheArgs {
 /// What to do with the cache.
 #[derive(Debug, Subcommand)]
 pub enum CacheCommand {
-    /// List what is cached: unpacked dumps, files of images and debuginfod servers, listings of stores
+    /// List the cache: unpacked dumps, files of images and debuginfod servers, listings of stores
     Ls(CacheLsArgs),
-    /// Delete unpacked dumps, cached files and listings; what another run uses stays
+    /// Delete unpacked dumps, cached files and listings, except those in use
     Clear(CacheClearArgs),
 }
 
 /// `cdh cache clear`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("cache clear"))]
 pub struct CacheClearArgs {
     /// Delete only the unpacked dumps
     #[arg(long)]
@@ -483,6 +481,7 @@ pub struct CacheClearArgs {
 
 /// `cdh cache ls`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("cache ls"))]
 pub struct CacheLsArgs {
     #[command(flatten)]
     pub output: OutputArgs,
@@ -490,44 +489,45 @@ pub struct CacheLsArgs {
 
 /// `cdh import`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("import"))]
 pub struct ImportArgs {
     /// Cores (plain, .zst, .xz, .lz4, .gz, .bz2 or in a .zip), journal exports (`journalctl -o export`), bundles, zips
     /// of IBM's core-dump-handler, or directories of them, such as /var/lib/systemd/coredump
     #[arg(value_name = "PATH", required = true, value_hint = ValueHint::AnyPath)]
     pub cores: Vec<PathBuf>,
     #[command(flatten)]
-    pub workload: PlaceArgs,
+    pub workload: OriginArgs,
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
-/// Where a process ran, for cores that do not say.
+/// Where a process ran, for cores without this information.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Workload")]
-pub struct PlaceArgs {
-    /// Kubernetes namespace that the process ran in
+pub struct OriginArgs {
+    /// Kubernetes namespace of the process
     #[arg(long, short = 'n', value_name = "NAMESPACE")]
     pub namespace: Option<String>,
-    /// Pod that it ran in
+    /// Pod of the process
     #[arg(long, value_name = "POD")]
     pub pod: Option<String>,
-    /// Container in the pod
+    /// Container of the process
     #[arg(long, value_name = "CONTAINER")]
     pub container: Option<String>,
-    /// Image that it ran from: `repository@sha256:…`, or `repository:tag@sha256:…`. Without a digest, files
-    /// from it cannot be verified
+    /// Image of the container: `repository@sha256:…` or `repository:tag@sha256:…`. Without a digest, cdh
+    /// cannot verify that files come from this image
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
-    /// Label of the pod, as `kubectl get pod --show-labels` prints it; may be repeated
+    /// Label of the pod, as `kubectl get pod --show-labels` prints it; repeatable
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
     pub labels: Vec<(String, String)>,
-    /// Label of the image, such as `org.opencontainers.image.revision=…`; may be repeated
+    /// Label of the image, such as `org.opencontainers.image.revision=…`; repeatable
     #[arg(long = "image-label", value_name = "KEY=VALUE", value_parser = key_value)]
     pub image_labels: Vec<(String, String)>,
-    /// Node that it ran on
+    /// Node where the process ran
     #[arg(long, value_name = "NODE")]
     pub node: Option<String>,
-    /// When it crashed: 2h, yesterday, 2026-01-31, 2026-01-31T12:00:00Z [default: as recorded, else unknown]
+    /// Time of the crash: 2h, yesterday, 2026-01-31, 2026-01-31T12:00:00Z [default: the recorded time, if any]
     #[arg(long, value_name = "WHEN")]
     pub time: Option<String>,
 }
@@ -542,17 +542,18 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 
 /// `cdh tui`.
 #[derive(Debug, Default, Args)]
+#[command(after_help = manual::after_help("tui"))]
 pub struct TuiArgs {
-    /// Draw with ASCII only [default: as the locale says]
+    /// Draw with ASCII characters only [default: unless the locale is UTF-8]
     #[arg(long)]
     pub ascii: bool,
     /// Show only dumps that match, as typed after `/`: `namespace:payments signal:SEGV since:2d`
     #[arg(long, value_name = "FILTER")]
     pub filter: Option<String>,
-    /// Leave the mouse to the terminal
+    /// Do not capture the mouse
     #[arg(long)]
     pub no_mouse: bool,
-    /// Refresh the list every so many seconds while idle; 0 turns it off [default: 5]
+    /// Seconds between refreshes of the list while idle; 0 turns them off [default: 5]
     #[arg(long, value_name = "SECONDS")]
     pub refresh: Option<u64>,
     /// Debugger that `d` starts [default: `debugger` of the config file, else gdb]
@@ -562,14 +563,15 @@ pub struct TuiArgs {
 
 /// `cdh rm`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("rm"))]
 pub struct RmArgs {
-    /// Which dumps
+    /// Ids, unique prefixes, `latest`, `@N` or matches (see `cdh --help`)
     #[arg(value_name = "DUMP", required = true)]
     pub dumps: Vec<String>,
     /// Show what would be deleted, and delete nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Do not ask
+    /// Delete without asking
     #[arg(long, short = 'y')]
     pub yes: bool,
     #[command(flatten)]
@@ -578,6 +580,7 @@ pub struct RmArgs {
 
 /// `cdh gc`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("gc"))]
 pub struct GcArgs {
     /// Delete dumps that are older: 30d, 12w, or a date
     #[arg(long, value_name = "WHEN")]
@@ -585,17 +588,17 @@ pub struct GcArgs {
     /// Keep the newest N dumps of each fingerprint and delete the others
     #[arg(long, value_name = "N")]
     pub keep_per_fingerprint: Option<usize>,
-    /// Delete the oldest dumps until all together take no more: 500G, 2T
+    /// Delete the oldest dumps until the others take no more than this: 500G, 2T
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_total: Option<u64>,
-    /// Delete stored modules that no remaining dump needs and that are older (minimum 1d). Alone, it deletes no
-    /// dumps [default: 7d]
+    /// Delete stored modules that are older and that no remaining dump needs (minimum 1d). Without other
+    /// limits, no dump is deleted [default: 7d]
     #[arg(long, value_name = "WHEN")]
     pub modules_older_than: Option<String>,
     /// Show what would be deleted, and delete nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Do not ask
+    /// Delete without asking
     #[arg(long, short = 'y')]
     pub yes: bool,
     #[command(flatten)]
@@ -604,8 +607,9 @@ pub struct GcArgs {
 
 /// `cdh share`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("share"))]
 pub struct ShareArgs {
-    /// Which dump
+    /// Id, unique prefix, `latest`, `@N` or match (see `cdh --help`)
     #[arg(value_name = "DUMP")]
     pub dump: String,
     /// How long the URL works; the maximum is 7d, the limit of presigned S3 URLs
@@ -617,8 +621,9 @@ pub struct ShareArgs {
 
 /// `cdh completions`.
 #[derive(Debug, Args)]
+#[command(after_help = manual::after_help("completions"))]
 pub struct CompletionsArgs {
-    /// For which shell
+    /// Shell that the script is for
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
 }
@@ -626,7 +631,7 @@ pub struct CompletionsArgs {
 /// `cdh complete`.
 #[derive(Debug, Args)]
 pub struct CompleteArgs {
-    /// For which shell
+    /// Shell that the script is for
     #[arg(value_enum)]
     pub shell: CompleteShell,
     /// Of bash: `COMP_LINE`, `COMP_POINT`, `COMP_TYPE` and `COMP_WORDBREAKS`. Of others: the words after the

@@ -14,7 +14,7 @@ pub struct OutputArgs {
 }
 
 impl OutputArgs {
-    /// The format that was asked for.
+    /// The requested format.
     #[must_use]
     pub fn format(self) -> TextFormat {
         match self.json {
@@ -36,7 +36,7 @@ pub struct ListOutputArgs {
 }
 
 impl ListOutputArgs {
-    /// The format that was asked for.
+    /// The requested format.
     #[must_use]
     pub fn format(self) -> ListFormat {
         match self.json {
@@ -74,7 +74,7 @@ pub enum ListFormat {
 }
 
 impl ListFormat {
-    /// Whether a person reads it.
+    /// Whether it is meant for people.
     #[must_use]
     pub fn is_text(self) -> bool {
         matches!(self, Self::Table | Self::Wide)
@@ -84,7 +84,7 @@ impl ListFormat {
 /// Order of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SortBy {
-    /// Newest first; dumps of one second in the order of capture if they are few
+    /// Newest first
     Time,
     /// Largest first
     Size,

@@ -1,4 +1,4 @@
-//! Which dumps `cdh ls` and `cdh groups` show: both take the same terms, as arguments and as flags.
+//! Filters of `cdh ls` and `cdh groups`: the same terms, as arguments and as flags.
 
 use clap::Args;
 
@@ -19,25 +19,25 @@ pub struct SelectionArgs {
     /// Only dumps of this pod, or of this container outside Kubernetes
     #[arg(long, value_name = "POD")]
     pub pod: Option<String>,
-    /// Only dumps of this program, by name or path (a path reads manifests)
+    /// Only dumps of this program, by name or path (a path is slower: reads manifests)
     #[arg(long, value_name = "NAME")]
     pub exe: Option<String>,
-    /// Only dumps of this image (reads manifests)
+    /// Only dumps of this image (slower: reads manifests)
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
-    /// Only dumps from this node (reads manifests)
+    /// Only dumps from this node (slower: reads manifests)
     #[arg(long, value_name = "NODE")]
     pub node: Option<String>,
-    /// Only dumps of this process id (reads manifests)
+    /// Only dumps of this process id (slower: reads manifests)
     #[arg(long, value_name = "PID")]
     pub pid: Option<String>,
-    /// Only dumps of this systemd unit (reads manifests)
+    /// Only dumps of this systemd unit (slower: reads manifests)
     #[arg(long, value_name = "UNIT")]
     pub unit: Option<String>,
-    /// Only dumps with this in the command line (reads manifests)
+    /// Only dumps whose command line contains this (slower: reads manifests)
     #[arg(long, value_name = "TEXT")]
     pub cmdline: Option<String>,
-    /// Only dumps of this signal: 11, SEGV or SIGSEGV
+    /// Only dumps with this signal: 11, SEGV or SIGSEGV
     #[arg(long, value_name = "SIGNAL")]
     pub signal: Option<String>,
     /// Only dumps since then: 2h, 7d, yesterday, 2026-01-31, 2026-01-31T12:00:00Z
@@ -58,7 +58,7 @@ pub struct SelectionArgs {
 }
 
 impl SelectionArgs {
-    /// The number after `-n`. A namespace of digits alone is given as `--namespace`.
+    /// The number after `-n`. A namespace that is a number needs `--namespace`.
     #[must_use]
     pub fn count(&self) -> Option<usize> {
         self.namespace_or_count.as_ref()?.parse().ok()

@@ -22,7 +22,7 @@ pub(super) fn run(settings: &Settings, args: &BtArgs) -> Result<ExitStatus> {
     let dump = super::open(settings, &args.dump)?;
     let fold = folds(settings, args);
     let request = BacktraceRequest {
-        // What `--group` merges are goroutines then.
+        // With `--goroutines`, `--group` merges goroutines.
         all_threads: args.all_threads || (args.group && args.goroutines.is_none()),
         tasks: match args.goroutines {
             None => TaskScope::Crashing,
@@ -43,7 +43,8 @@ pub(super) fn run(settings: &Settings, args: &BtArgs) -> Result<ExitStatus> {
     }
 }
 
-/// A person reads a terminal; a script reads what it always read, and JSON holds every frame.
+/// Output on a terminal is for people. Scripts get the format that they always got, and JSON holds
+/// every frame.
 fn folds(settings: &Settings, args: &BtArgs) -> bool {
     let wanted = args.fold || (settings.terminal.shows_output && !args.no_fold);
     wanted && args.output.format() == TextFormat::Text
@@ -109,7 +110,7 @@ fn backtrace_of(
         TextFormat::Text => Ok(render::backtrace_text(&view, settings.style)),
         TextFormat::Json => render::backtrace_json(&view),
     };
-    // The process ends with the next write: taking thousands of stacks apart would only delay it.
+    // The process ends after the next write, so freeing thousands of stacks would only delay it.
     std::mem::forget(stacks);
     text
 }

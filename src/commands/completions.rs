@@ -4,8 +4,8 @@
 //! cdh completions bash > /etc/bash_completion.d/cdh
 //! ```
 //!
-//! Those of bash, zsh and fish are in `completions/` and ask `cdh complete`, which knows dumps, namespaces and
-//! stores. The others are generated from the declarations and know only these.
+//! The scripts for bash, zsh and fish are in `completions/` and call `cdh complete`, which knows dumps,
+//! namespaces and stores. The others are generated from the declarations and know only these.
 
 use anyhow::Result;
 use clap::{Command, CommandFactory};
@@ -29,9 +29,9 @@ pub(super) fn run(args: &CompletionsArgs) -> Result<ExitStatus> {
     Ok(ExitStatus::Done)
 }
 
-/// The command without what is hidden, which clap_complete would offer.
+/// The command without hidden parts, which clap_complete would offer.
 fn shown(command: &Command) -> Command {
-    // clap takes static names only; the process is about to end.
+    // clap requires static names; leaking them is harmless because the process is about to end.
     let name = |name: &str| -> &'static str { name.to_owned().leak() };
     let mut copy = Command::new(name(command.get_name()));
     if let Some(about) = command.get_about() {

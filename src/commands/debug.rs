@@ -1,4 +1,4 @@
-//! `cdh debug <dump>`: builds the case and lets a debugger take over the terminal.
+//! `cdh debug <dump>`: builds the case and replaces itself by a debugger.
 
 use anyhow::Result;
 use cdh_inspect::FrameVariables;
@@ -42,7 +42,7 @@ pub(super) fn run(settings: &Settings, args: DebugArgs) -> Result<ExitStatus> {
 
 const WITHOUT_DEBUGGER: &str = "`cdh bt <DUMP>` and `cdh info <DUMP>` need no debugger";
 
-/// Without a debugger there is still the native backtrace.
+/// Without a debugger, the native backtrace is still available.
 fn print_backtrace(settings: &Settings, dump: &pipeline::Dump, bar: &Bar) -> Result<()> {
     let request = BacktraceRequest {
         all_threads: true,
@@ -76,7 +76,7 @@ fn print_backtrace(settings: &Settings, dump: &pipeline::Dump, bar: &Bar) -> Res
     super::print(&render::backtrace_text(&view, settings.style))
 }
 
-/// gdb would use nothing for these and say nothing of it.
+/// gdb would silently ignore these.
 fn mismatches(gathered: &pipeline::Gathered) -> Vec<anyhow::Error> {
     let remark = |found: &pipeline::FoundModule| {
         let problem = render::module_problem(found)?;

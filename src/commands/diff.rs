@@ -1,5 +1,6 @@
-//! `cdh diff <a> <b>`: the first frame that differs, registers, modules and their versions, image,
-//! environment names and limits. What one of the two does not know is not compared.
+//! `cdh diff <a> <b>`: shows the first different frame, registers, modules and their versions,
+//! image, environment names and limits. Facts that are unknown for one of the two dumps are not
+//! compared.
 
 use anyhow::Result;
 

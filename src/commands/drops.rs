@@ -1,5 +1,5 @@
-//! `cdh drops`: crashes without a dump, or whose dump had to leave the spool, as the agents reported them to the
-//! store: how many of each kind, since when, and why.
+//! `cdh drops`: lists crashes without a dump, and dumps that were deleted from the spool, as the agents reported
+//! them to the store: how many of each kind, since when, and why.
 
 use anyhow::Result;
 use cdh_store::Store;
@@ -44,7 +44,7 @@ pub(super) fn run(settings: &Settings, args: &DropsArgs) -> Result<ExitStatus> {
     })
 }
 
-/// What there is instead: older drops, dumps, or dumps in another store.
+/// What exists instead: older drops, dumps, or dumps in another store.
 fn hints(settings: &Settings, store: &dyn Store, is_filtered: bool) -> Vec<String> {
     if is_filtered && pipeline::drops(store, None).is_ok_and(|drops| !drops.is_empty()) {
         return vec!["list older drops too: `cdh drops`".to_owned()];

@@ -1,4 +1,4 @@
-//! `cdh dump <dump> -o FILE`: writes the plain core, as `coredumpctl dump`.
+//! `cdh dump <dump> -o FILE`: writes the plain core, like `coredumpctl dump`.
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal};
@@ -31,7 +31,8 @@ pub(super) fn run(settings: &Settings, args: &DumpArgs) -> Result<ExitStatus> {
     Ok(super::conclude(&dump))
 }
 
-/// Under another name first, so that a file of this name is complete. A pipe or a device is written directly.
+/// Writes a temporary file and renames it, so that a file of this name is always complete. A pipe or a device
+/// is written directly.
 fn to_file(dump: &Dump, path: &Path, bar: &Bar) -> Result<()> {
     let shown = terminal_line(&path.display().to_string());
     let failed = || format!("cannot write `{shown}`");

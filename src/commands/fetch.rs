@@ -1,7 +1,7 @@
 //! `cdh fetch <dump>…`: unpacks dumps into case directories and prints where they are.
 //!
-//! Several are fetched at once. Ctrl-C, a cut or a kill costs little: the same command goes on where it
-//! stopped.
+//! Several dumps are fetched in parallel. After Ctrl-C, a lost connection or a kill, the same command
+//! resumes.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,11 +15,11 @@ use crate::render::{self, FetchedDump, terminal_line};
 use crate::report::{ExitStatus, remark, report, status_of};
 use crate::settings::Settings;
 
-/// Dumps at a time, each with some requests of its own.
+/// Maximum dumps fetched at once, each with several requests.
 const AT_ONCE: usize = 3;
 
 pub(super) fn run(settings: &Settings, args: &FetchArgs) -> Result<ExitStatus> {
-    // All references are resolved before the first download: `latest` must not move meanwhile.
+    // Resolve all references before the first download: `latest` could change meanwhile.
     let dumps = pipeline::open_dumps(settings, &args.dumps)?;
     let bars = Bars::new(settings.interactive, Some(Interrupt::catch()?));
     let mut cases = Vec::new();
@@ -43,7 +43,7 @@ pub(super) fn run(settings: &Settings, args: &FetchArgs) -> Result<ExitStatus> {
             super::print(&render::sorted_json(&rows)?)?;
         }
     }
-    // An interruption ends them all, and is reported once.
+    // An interruption ends all downloads, and is reported once.
     if let Some(at) = errors
         .iter()
         .position(|error| status_of(error) == ExitStatus::Interrupted)
@@ -61,8 +61,8 @@ pub(super) fn run(settings: &Settings, args: &FetchArgs) -> Result<ExitStatus> {
     Err(last)
 }
 
-/// Links the files that the user points to into the cases, verified: later commands and debuggers find them. A case
-/// without a core needs none. Returns what failed.
+/// Links the files that the user points to into the cases, after verifying them, so that later commands and
+/// debuggers find them. A case without a core needs none. Returns the failures.
 fn link_files(settings: &Settings, cases: &[Case], bars: &Bars) -> Vec<anyhow::Error> {
     let here = settings.offline();
     let link = |case: &Case| -> Result<()> {
@@ -77,7 +77,7 @@ fn link_files(settings: &Settings, cases: &[Case], bars: &Bars) -> Vec<anyhow::E
         .collect()
 }
 
-/// In the order of the dumps.
+/// Results are in the order of the dumps.
 fn fetch_all(
     settings: &Settings,
     args: &FetchArgs,

@@ -1,9 +1,9 @@
-//! `cdh gc`: deletes the dumps that the given limits do not let stay: those that are too old, those with enough
-//! newer dumps of the same crash, and the oldest if all together exceed the size limit. A dump is deleted if any of
-//! the limits applies to it; without any, nothing is deleted. The manifests of the
-//! dumps that stay, and for which another one would go, are read first: a key alone deletes nothing.
+//! `cdh gc`: deletes dumps that are too old, dumps with enough newer ones of the same crash, and the oldest if all
+//! together exceed the size limit. A dump is deleted if any of the given limits applies to it; without limits,
+//! nothing is deleted. A key alone never deletes another dump: the manifests of the dumps that replace it are read
+//! first.
 //!
-//! With them go the modules that agents stored and that no dump needs any more, once they are a week old.
+//! It also deletes modules that agents stored and that no remaining dump needs, once they are a week old.
 //! `--modules-older-than` alone deletes modules only.
 
 use std::collections::BTreeSet;
@@ -22,8 +22,8 @@ use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
 use crate::when::parse_when;
 
-/// An agent sends a dump's modules before the dump, and trusts those that are in the store already for half
-/// a day: a younger module may be that of a dump which is on its way.
+/// An agent sends a dump's modules before the dump, and for half a day does not upload a module again that
+/// it found in the store. A younger module may therefore belong to a dump that is still being uploaded.
 const YOUNGEST: SignedDuration = SignedDuration::from_hours(24);
 
 /// Age from which unused modules are deleted, if no other is given.
@@ -61,11 +61,11 @@ pub(super) fn run(settings: &Settings, args: &GcArgs) -> Result<ExitStatus> {
     let dumps = catalog.find(&Query::default()).map_err(listed)?;
     let stored = dumps.clone();
     let known: BTreeSet<ObjectKey> = dumps.iter().map(|dump| dump.key.clone()).collect();
-    // What only its name makes a dump of is never deleted without having been looked at.
+    // An object that only has the name of a dump is never deleted without being read.
     let (dumps, unsure): (Vec<_>, Vec<_>) = dumps.into_iter().partition(|dump| dump.is_certain());
     if !unsure.is_empty() {
         eprintln!(
-            "note: {} zips by another agent's own names stay: delete them with `cdh rm`",
+            "note: {} zips with another agent's names are not deleted: delete them with `cdh rm`",
             unsure.len()
         );
     }
@@ -110,7 +110,7 @@ pub(super) fn run(settings: &Settings, args: &GcArgs) -> Result<ExitStatus> {
             return Ok(ExitStatus::Interrupted);
         }
     }
-    // A crash whose old dumps are deleted must not look new afterwards.
+    // After its old dumps are deleted, a crash must not look new.
     if let Err(error) = catalog.complete_first_seen(&stored, now) {
         eprintln!("note: cannot record when crashes were first seen: {error}");
     }
@@ -124,7 +124,7 @@ pub(super) fn run(settings: &Settings, args: &GcArgs) -> Result<ExitStatus> {
     Ok(ExitStatus::Done)
 }
 
-/// Says which objects look like dumps and are none.
+/// Reports objects whose names look like dumps but that are not dumps.
 fn report_not_counted(dumps: &[DumpSummary]) {
     let Some(first) = dumps.first() else {
         return;
@@ -138,19 +138,19 @@ fn report_not_counted(dumps: &[DumpSummary]) {
     );
 }
 
-/// Those that no dump names; none where that cannot be said.
+/// Modules that no dump names; empty if that cannot be determined.
 fn unused(
     catalog: &Catalog<'_>,
     modules: Vec<StoredModule>,
     dumps: &[DumpSummary],
 ) -> Vec<StoredModule> {
     StoredModule::unused(catalog, modules, dumps).unwrap_or_else(|error| {
-        eprintln!("note: all modules stay, for a dump cannot be read: {error}");
+        eprintln!("note: no modules are deleted, because a dump cannot be read: {error}");
         Vec::new()
     })
 }
 
-/// The user may have taken an hour to answer: what came since then is asked too.
+/// The user may have taken an hour to answer, so dumps that arrived since then are checked too.
 fn delete_modules(
     store: &dyn Store,
     modules: Vec<StoredModule>,
@@ -210,7 +210,7 @@ impl Doomed {
         })
     }
 
-    /// How many dumps each limit deletes, where there are several limits.
+    /// How many dumps each limit deletes, if there are several limits.
     fn by_limit(&self, retention: &Retention) -> Option<String> {
         let limits = [
             (retention.oldest.is_some(), Expired::Age, "--older-than"),

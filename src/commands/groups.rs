@@ -1,7 +1,7 @@
 //! `cdh groups`: one line for each crash, the most frequent first.
 //!
-//! Object names answer which crashes there are and since when. Manifests, for images and owners of pods,
-//! are read of small selections or on request; backtraces, for the top frames, as far as time allows.
+//! Object names show which crashes exist and since when. Manifests, for images and owners of pods, are
+//! read for small selections or on request. Backtraces, for top frames, are read as far as time allows.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use crate::settings::Settings;
 
 /// A crash counts as new this long after it was first seen.
 const NEW: SignedDuration = SignedDuration::from_hours(24);
-/// Manifests that are read without being asked for.
+/// Maximum manifests read without a request.
 const MANIFESTS: usize = 1_000;
-/// Digits of a fingerprint that identify a crash, as keys have them.
+/// Digits of a fingerprint that identify a crash, as in keys.
 const FINGERPRINT: usize = 8;
 
 pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> {
@@ -48,7 +48,7 @@ pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> 
     let new_since = selection.new_since.unwrap_or(now - NEW);
     Group::mark_first_seen(&mut groups, &first_seen, new_since);
     if selection.is_empty() {
-        // Everything was grouped: also what has no fingerprint is as old as it seems.
+        // All dumps were grouped, so the age of crashes without a fingerprint is correct too.
         groups
             .iter_mut()
             .for_each(|group| group.first_from = FirstFrom::Store);
@@ -103,7 +103,7 @@ pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> 
     })
 }
 
-/// What the table shows as a fingerprint can be typed as it is.
+/// The user can type a fingerprint as the table shows it.
 fn as_term(text: &str) -> String {
     let is_hex = |byte: u8| byte.is_ascii_hexdigit();
     match text.len() >= FINGERPRINT && text.bytes().all(is_hex) {
@@ -117,12 +117,12 @@ fn as_term(text: &str) -> String {
 struct Facts {
     images: HashMap<DumpId, ImageRef>,
     owners: HashMap<DumpId, WorkloadOwner>,
-    /// There are too many to be read unasked.
+    /// There are too many to read without a request.
     is_left_out: bool,
 }
 
 impl Facts {
-    /// A manifest that cannot be read only leaves its facts out.
+    /// If a manifest cannot be read, only its facts are missing.
     fn read(catalog: &Catalog<'_>, dumps: &[DumpSummary], is_asked: bool) -> Self {
         let mut facts = Self::default();
         if dumps.len() > MANIFESTS && !is_asked {

@@ -1,5 +1,5 @@
-//! `cdh import <path>…`: puts cores, journal exports, bundles and IBM's zips into the store and prints the ids. Of a
-//! directory, it imports what the store does not have yet.
+//! `cdh import <path>…`: stores cores, journal exports, bundles and IBM's zips, and prints the ids. From a
+//! directory, it imports only dumps that the store does not have yet.
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -59,7 +59,7 @@ pub(super) fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitStatus> 
         for file in files {
             match importer.import(&file, Duplicates::Skipped) {
                 Ok(imported) => done.add(imported)?,
-                // The store failed, or the user interrupted: the next file would fare no better.
+                // The store failed, or the user interrupted: the next file would fail too.
                 Err(error) if status_of(&error) != ExitStatus::Failure => return Err(error),
                 Err(error) => {
                     report(&error);
@@ -87,7 +87,7 @@ pub(super) fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitStatus> 
     Ok(status)
 }
 
-/// What was done so far.
+/// The results so far.
 struct Done {
     output: TextFormat,
     rows: Vec<ImportedDump>,

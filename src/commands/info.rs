@@ -1,5 +1,5 @@
-//! `cdh info <dump>`: everything known about a dump; reads its manifest, the head of its core
-//! and the stack of the thread that crashed.
+//! `cdh info <dump>`: shows everything known about a dump. It reads the manifest, the head of the
+//! core and the stack of the crashed thread.
 
 use anyhow::Result;
 
@@ -14,7 +14,7 @@ pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
     let dump = super::open(settings, &args.dump)?;
     dump.compare_manifests(settings);
     let bar = Bar::new(settings.interactive);
-    // A dump without a readable core is just what one asks `info` about.
+    // `info` must also work for a dump whose core cannot be read.
     let analysis = dump.analysis_in_place(settings, &bar).ok();
     let request = BacktraceRequest {
         all_threads: false,
@@ -23,7 +23,7 @@ pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
         use_cache: true,
         disassemble: false,
     };
-    // Nothing is pulled from a registry for it.
+    // Nothing is pulled from a registry.
     let here = settings.offline();
     let stacks = match analysis {
         Some(analysis) => Some(pipeline::name_stacks(

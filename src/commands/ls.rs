@@ -1,6 +1,6 @@
-//! `cdh ls`: lists the dumps in a store, newest first. Reads object names only, unless an image or a node
-//! is asked for, or JSON or CSV, which have facts that only manifests hold. Dumps of one second are put in the order of their capture if
-//! that takes few manifests.
+//! `cdh ls`: lists the dumps in a store, newest first. It reads only object names, unless an image, a node, JSON or
+//! CSV is requested: these need facts from manifests. Dumps of the same second are sorted by capture order if few
+//! manifests are needed for that.
 
 use std::collections::BTreeSet;
 
@@ -16,11 +16,11 @@ use crate::render::{self, DumpFacts, Group, GroupsView, ListView, Manifests, ter
 use crate::report::ExitStatus;
 use crate::settings::Settings;
 
-/// Manifests that are read to order dumps of one second: one round of requests to a bucket.
+/// Maximum manifests read to order dumps of the same second: one round of requests to a bucket.
 const MANIFESTS: usize = 16;
 /// The same, where a manifest is a file.
 const MANIFEST_FILES: usize = 512;
-/// Dumps whose manifests are read for JSON.
+/// Maximum dumps whose manifests are read for JSON.
 const FACTS: usize = 1_000;
 /// A crash counts as new this long after it was first seen.
 const NEW: SignedDuration = SignedDuration::from_hours(24);
@@ -28,7 +28,7 @@ const NEW: SignedDuration = SignedDuration::from_hours(24);
 pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
     let now = Timestamp::now();
     let mut selection = Selection::from_args(&args.selection, now)?;
-    // The limit counts dumps in the order asked for, so another order needs them all first.
+    // The limit applies to the requested order, so any other order needs all dumps first.
     let sort = match args.sort {
         Some(SortBy::Count) if !args.group => return Err(super::count_without_groups()),
         sort => sort.unwrap_or(SortBy::Time),
@@ -83,7 +83,7 @@ pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
     ))
 }
 
-/// What the selection asks for, newest first.
+/// The selected dumps, newest first.
 fn find(
     settings: &Settings,
     selection: &Selection,
@@ -115,7 +115,7 @@ fn find(
     Ok(dumps)
 }
 
-/// How many dumps or groups are shown.
+/// Maximum number of dumps or groups shown.
 fn limit(args: &LsArgs) -> Option<usize> {
     let newest = args.newest.then_some(1);
     newest.or(args.limit).or(args.selection.count())
@@ -144,8 +144,8 @@ fn values(
     found
 }
 
-/// The manifests of a listing for programs, which has owner, labels and image. Of a long one none is
-/// read: it would take minutes.
+/// The manifests for a listing in JSON or CSV, which includes owner, labels and image. For a long
+/// listing, none is read: that would take minutes.
 fn manifests(settings: &Settings, store: &dyn Store, dumps: &[DumpSummary]) -> Manifests {
     if dumps.len() > FACTS {
         eprintln!(
@@ -158,7 +158,7 @@ fn manifests(settings: &Settings, store: &dyn Store, dumps: &[DumpSummary]) -> M
     found.map(|manifest| (manifest.id, manifest)).collect()
 }
 
-/// `cdh ls --group`: as `cdh groups`, from object names alone.
+/// `cdh ls --group`: like `cdh groups`, from object names alone.
 fn groups(
     settings: &Settings,
     args: &LsArgs,
@@ -191,7 +191,7 @@ fn groups(
     Ok(finish(settings, args, selection, store, groups.is_empty()))
 }
 
-/// Says that nothing was found, to people, and what to do about it.
+/// Reports that nothing was found, to people, with advice.
 fn finish(
     settings: &Settings,
     args: &LsArgs,

@@ -1,4 +1,5 @@
-//! One file per verb: settings to pipeline to render. No verb knows another.
+//! One file per command: it passes settings to the pipeline and the result to render. Commands do
+//! not use one another.
 
 mod agent;
 mod bt;
@@ -41,14 +42,14 @@ use crate::settings::{Role, Settings, environment};
 /// Runs the command of `cli`.
 ///
 /// # Errors
-/// Whatever ends the command early; `report` knows the status that goes with it.
+/// Any error that ends the command early; `report` determines its exit status.
 pub fn run(cli: Cli) -> Result<ExitStatus> {
     let Some(command) = cli.command else {
         warn_of_unknown_variables();
         return tui::run_by_default(&cli.global);
     };
-    // These need no settings: a broken config file must not stop them. The kernel starts the
-    // handler with an empty environment.
+    // These commands must work with a broken config file, so they use no settings. The kernel
+    // starts the handler with an empty environment.
     match command {
         Command::Complete(args) => return complete::run(&args),
         Command::Completions(args) => return completions::run(&args),
@@ -116,7 +117,7 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
     }
 }
 
-/// A misspelt variable would otherwise have no effect and say nothing.
+/// Otherwise, a misspelt variable would silently have no effect.
 fn warn_of_unknown_variables() {
     let unknown = unknown_variables(&environment());
     let unknown: Vec<String> = unknown.iter().map(ToString::to_string).collect();
@@ -125,7 +126,7 @@ fn warn_of_unknown_variables() {
     }
 }
 
-/// A misspelt path would otherwise be one without files.
+/// Otherwise, a misspelt path would look like a directory without files.
 fn require_files(files: &FileArgs) -> Result<()> {
     let refuse = |path: &Path, problem: &str, hint: &str| {
         let shown = terminal_line(&path.display().to_string());
@@ -207,7 +208,8 @@ fn count_without_groups() -> anyhow::Error {
     .into()
 }
 
-/// Says on standard error that a store has no dumps, or none that match, and where to look instead.
+/// Reports on standard error that a store has no dumps, or none that match, and where to look
+/// instead.
 fn report_nothing(settings: &Settings, store: &dyn Store, is_filtered: bool) {
     let place = terminal_line(&store.describe());
     let what = if is_filtered {
@@ -221,7 +223,7 @@ fn report_nothing(settings: &Settings, store: &dyn Store, is_filtered: bool) {
     }
 }
 
-/// Opens a dump; reports which one if the reference means the newest of several.
+/// Opens a dump. If the reference matches several dumps, reports which one was chosen.
 fn open(settings: &Settings, reference: &str) -> Result<Dump> {
     let dump = pipeline::open_dump(settings, reference)?;
     if let (Origin::Store(summary), true) = (&dump.origin, dump.is_match) {
@@ -234,13 +236,13 @@ fn open(settings: &Settings, reference: &str) -> Result<Dump> {
     Ok(dump)
 }
 
-/// Prints what of a dump cannot be trusted, after its result; the status that goes with it.
+/// Reports after the result which parts of a dump cannot be trusted; returns the resulting status.
 fn conclude(dump: &Dump) -> ExitStatus {
     crate::report::remark(&dump.integrity_remarks());
     dump.integrity_status()
 }
 
-/// Writes to standard output in one piece, so that a reader never sees half a line.
+/// Writes everything to standard output at once, so that a reader never sees half a line.
 fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;

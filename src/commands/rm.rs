@@ -1,7 +1,7 @@
 //! `cdh rm <dump>…`: deletes dumps from the store.
 //!
-//! The manifest goes first, so that a removal cut short leaves a dump that does not exist rather
-//! than one that cannot be read.
+//! The manifest is deleted first, so an interrupted removal leaves a dump that is not listed,
+//! rather than one that cannot be read.
 
 use anyhow::Result;
 
@@ -15,7 +15,7 @@ use crate::settings::Settings;
 pub(super) fn run(settings: &Settings, args: &RmArgs) -> Result<ExitStatus> {
     let store = pipeline::open_store(settings)?;
     let mut dumps = Vec::new();
-    // All references are resolved before anything is deleted: `@1` must not change its meaning on the way.
+    // Resolve all references before deleting anything: `@1` would change its meaning.
     for reference in &args.dumps {
         let summary = pipeline::resolve(settings, store.as_ref(), reference)?;
         if !dumps

@@ -1,9 +1,9 @@
-//! `cdh schemas <dir>`: writes a JSON schema for everything that `-o json` prints, from the very types that are
-//! serialized.
+//! `cdh schemas <dir>`: writes a JSON schema for everything that `-o json` prints, derived from the types that
+//! are serialized.
 //!
-//! Each schema has a version. `versions.toml` beside the schemas holds a digest of each version that was ever
-//! written, without descriptions. A schema that changed under a recorded version is refused, so a change of the
-//! output cannot go unnoticed.
+//! Each schema has a version. `versions.toml` beside the schemas holds a digest of each version ever written,
+//! without descriptions. A changed schema with a recorded version is refused, so a change of the output cannot
+//! go unnoticed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -36,7 +36,7 @@ struct Document {
     name: &'static str,
     /// The commands that print it.
     commands: &'static str,
-    /// Increase it with each change that is not one of descriptions; then run `cargo xtask docs`.
+    /// Increase it with each change other than to descriptions; then run `cargo xtask docs`.
     version: u32,
     schema: fn() -> Value,
 }
@@ -163,11 +163,11 @@ fn record(versions: &mut Versions, document: &Document, schema: &Value) -> Resul
     Err(Failure::new(ExitStatus::Failure, message).hint(hint).into())
 }
 
-/// The schema without what only people read.
+/// The schema without descriptions.
 fn without_descriptions(schema: &Value) -> Value {
     match schema {
         Value::Object(fields) => {
-            // A property may have this name; its value is a schema then.
+            // Under `properties`, this name is a property whose value is a schema.
             let is_text = |name: &str, value: &Value| name == "description" && value.is_string();
             let fields = fields.iter().filter(|(name, value)| !is_text(name, value));
             let fields = fields.map(|(name, value)| (name.clone(), without_descriptions(value)));

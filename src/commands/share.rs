@@ -1,5 +1,5 @@
 //! `cdh share <dump>`: prints a presigned, time-limited download URL of the bundle (S3). The URL is a
-//! secret: a core has what the process had in memory.
+//! secret, because a core contains the process's memory.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::render::{self, SharedDump};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
 
-/// Seconds that a URL signed with AWS Signature Version 4 may work.
+/// Maximum lifetime of a URL signed with AWS Signature Version 4, in seconds.
 const LONGEST: u64 = 7 * 24 * 3600;
 
 pub(super) fn run(settings: &Settings, args: &ShareArgs) -> Result<ExitStatus> {

@@ -1,5 +1,5 @@
 //! `cdh sysroot <dump>`: pulls the files that the core needs and prints their directory. For each module it shows
-//! where its file came from, whether it has symbols, and what to do about what is missing.
+//! the origin of its file, whether the file has symbols, and how to obtain missing files.
 
 use anyhow::Result;
 
@@ -36,7 +36,7 @@ pub(super) fn run(settings: &Settings, args: &SysrootArgs) -> Result<ExitStatus>
         .modules
         .iter()
         .any(pipeline::FoundModule::is_missing);
-    // What contradicts itself is worse than what is not there.
+    // Contradictory evidence takes precedence over missing evidence.
     Ok(match worst.max_by_key(|status| status.code()) {
         Some(ExitStatus::Mismatch) => ExitStatus::Mismatch,
         _ if mismatch => ExitStatus::Mismatch,

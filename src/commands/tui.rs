@@ -1,6 +1,6 @@
-//! `cdh tui`, or `cdh` alone on a terminal: browses the dumps of a store.
+//! `cdh tui`, or `cdh` alone on a terminal: opens the TUI.
 //!
-//! Without a terminal, `cdh` alone prints its help, as it would for a mistake: scripts that lost their
+//! Without a terminal, `cdh` alone prints its help, as for a mistake: scripts that lost their
 //! arguments must not hang.
 
 use anyhow::Result;

@@ -1,4 +1,4 @@
-//! `cdh why <dump>`: says in one sentence why the process crashed, and what proves it.
+//! `cdh why <dump>`: explains in one sentence why the process crashed, with the evidence.
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use crate::render::{self, WhyView};
 use crate::report::{self, ExitStatus};
 use crate::settings::Settings;
 
-/// Frames of the crashing thread that are named: rules look at its innermost ones.
+/// Maximum frames of the crashed thread that are symbolized: the rules look at the innermost ones.
 const FRAMES: usize = 256;
 
 pub(super) fn run(settings: &Settings, args: &WhyArgs) -> Result<ExitStatus> {

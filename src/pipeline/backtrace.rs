@@ -1,4 +1,4 @@
-//! From a dump to named stacks.
+//! Makes symbolized stacks from a dump.
 
 use std::time::SystemTime;
 
@@ -23,7 +23,7 @@ use crate::args::FileArgs;
 use crate::report::{self, ExitStatus};
 use crate::settings::Settings;
 
-/// By which `abort` ends a process (`signal.h`).
+/// The signal by which `abort` ends a process (`signal.h`).
 const SIGABRT: i32 = 6;
 
 /// What to compute.
@@ -31,11 +31,11 @@ const SIGABRT: i32 = 6;
 pub struct BacktraceRequest {
     /// Every thread, not only the one that crashed.
     pub all_threads: bool,
-    /// At most this many frames per thread.
+    /// Maximum frames per thread.
     pub limit: usize,
     /// Which stacks of tasks to unwind, such as goroutines.
     pub tasks: TaskScope,
-    /// Whether to use what earlier runs found out, and to add to it.
+    /// Whether to use and extend the cache of earlier results.
     pub use_cache: bool,
     /// Whether to list the instructions around each frame of the crashing thread.
     pub disassemble: bool,
@@ -57,21 +57,21 @@ pub enum TaskScope {
 pub struct NamedStacks {
     /// The stacks.
     pub backtrace: Backtrace,
-    /// The core behind them; absent where the handler's stored stacks are all there is.
+    /// The core; absent if only the handler's stored stacks exist.
     pub analysis: Option<Analysis>,
-    /// The text with which glibc ended the process.
+    /// The message with which glibc aborted the process.
     pub abort_message: Option<String>,
     /// Why the process crashed; `None` if the crashing thread is not known.
     pub cause: Option<Cause>,
     /// Instructions around each frame of the crashing thread, if the request asks for them.
     pub listings: Vec<Option<Listing>>,
-    /// What the runtimes of languages know of the crash.
+    /// What language runtimes show about the crash.
     pub runtimes: Vec<RuntimeReport>,
-    /// What sources of files said that could not help.
+    /// Errors of sources that could not help.
     pub remarks: Vec<anyhow::Error>,
-    /// When the file of each module was written, if it is this machine's.
+    /// Modification time of each module's file, if it is from this machine.
     pub module_times: Vec<Option<SystemTime>>,
-    /// What was read for it: a command that ends soon need not give it back piece by piece.
+    /// Memory that was read. A command that ends soon need not free it piece by piece.
     pub(super) read: (Vec<FoundModule>, SectionArena),
 }
 
@@ -106,7 +106,7 @@ impl NamedStacks {
         analysis.map_or(&[], |analysis| analysis.head.threads())
     }
 
-    /// The stack that was full, if that was the cause.
+    /// The overflowed stack, if that was the cause.
     #[must_use]
     pub fn overflow(&self) -> Option<StackOverflow> {
         let head = &self.analysis.as_ref()?.head;
@@ -119,7 +119,7 @@ impl NamedStacks {
         }
     }
 
-    /// What there is of the core.
+    /// Which parts of the core exist.
     #[must_use]
     pub fn completeness(&self) -> Option<&Completeness> {
         self.analysis.as_ref()?.completeness.as_ref()
@@ -133,10 +133,11 @@ impl NamedStacks {
     }
 }
 
-/// Unwinds and names the stacks of `dump`; names those that the handler stored where there is no core.
+/// Unwinds and symbolizes the stacks of `dump`. Without a core, symbolizes the stacks that the handler
+/// stored.
 ///
 /// # Errors
-/// When the dump holds neither a core nor stored stacks.
+/// If the dump holds neither a core nor stored stacks.
 pub fn backtrace(
     settings: &Settings,
     dump: &Dump,
@@ -150,7 +151,7 @@ pub fn backtrace(
             let Some(mut stacks) = stacks else {
                 return Err(error);
             };
-            // Why a core that should be there is not used; a dump without one says so in its verdict.
+            // Why an existing core is not used. If the dump has no core, its verdict says so.
             if report::status_of(&error) != ExitStatus::Nothing && !dump.is_damaged() {
                 stacks.remarks.insert(0, error);
             }
@@ -159,7 +160,7 @@ pub fn backtrace(
     }
 }
 
-/// Unwinds and names the stacks that an analysis of `dump` holds.
+/// Unwinds and symbolizes the stacks of an opened dump.
 #[must_use]
 pub fn name_stacks(
     settings: &Settings,
@@ -201,7 +202,7 @@ pub fn name_stacks(
         let ended_itself = numbers.contains(&SIGABRT);
         let message = ended_itself.then(|| {
             let message = cdh_symbolize::abort_message(modules, &analysis.memory);
-            // The minicore lacks the page, or the file is missing.
+            // The page is not in the minicore, or the file is missing.
             message.or_else(|| dump.stored_stacks()?.abort_message())
         });
         let message = message.flatten();
@@ -238,7 +239,7 @@ pub fn name_stacks(
     }
 }
 
-/// Names the stacks that the handler stored; `None` where there are none.
+/// Symbolizes the stacks that the handler stored; `None` if there are none.
 #[must_use]
 pub fn name_stored_stacks(
     settings: &Settings,
@@ -285,7 +286,7 @@ impl BacktraceRequest {
     }
 }
 
-/// Named stacks, and what they and the files of the process show.
+/// Symbolized stacks, and what they and the files of the process show.
 struct Named {
     backtrace: Backtrace,
     abort_message: Option<String>,
@@ -293,7 +294,7 @@ struct Named {
     explained: Option<Explained>,
 }
 
-/// Gathers the files of a process and has its stacks named with them.
+/// Gathers the files of a process and symbolizes its stacks with them.
 fn name_with(
     settings: &Settings,
     dump: &Dump,
@@ -327,7 +328,7 @@ fn name_with(
     } = name(&loaded, &arena, &surroundings);
     drop(loaded);
     if dump.is_damaged() {
-        // Of a stack that may lack frames: it would look like another bug.
+        // The fingerprint of an incomplete stack would look like another bug.
         backtrace.fingerprint = None;
         backtrace.explanation = None;
     }
@@ -350,7 +351,7 @@ fn name_with(
     }
 }
 
-/// The fingerprint of a dump is the one that its manifest states, whatever files are here.
+/// The fingerprint of a dump is the one in its manifest, whatever files are available here.
 fn state_fingerprint(dump: &Dump, backtrace: &mut Backtrace) {
     let stated = dump.manifest.fingerprint.as_deref();
     let Some(stated) = stated.and_then(Fingerprint::parse) else {
@@ -367,7 +368,7 @@ fn state_fingerprint(dump: &Dump, backtrace: &mut Backtrace) {
     backtrace.fingerprint = Some(stated);
 }
 
-/// Files of images and stores have the time of their download.
+/// Files from images and stores have the time of their download.
 fn time_of(found: &FoundModule) -> Option<SystemTime> {
     let is_local = matches!(found.source, Some(FileSource::Host | FileSource::Sysroot));
     let path = found.path.as_ref().filter(|_| is_local)?;

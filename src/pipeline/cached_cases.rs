@@ -1,6 +1,6 @@
-//! What the cache holds besides files of images: cases, views, and answers that were found out before. Cases have
-//! cores that hold secrets: they are listed, cleared on request, deleted when they were not used for a while, and
-//! bounded in size and number. What is in use is never deleted.
+//! Manages the cache beside files of images: cases, views and cached results. The cores in cases hold secrets.
+//! Therefore cases are listed, cleared on request, deleted when unused for a while, and limited in size and
+//! number. Cases in use are never deleted.
 //!
 //! ```text
 //! <cache>/cases/<id>/           a case; its manifest's time is that of its last use, a lock on it means in use
@@ -25,34 +25,36 @@ use super::image_cache;
 use crate::render::terminal_line;
 use crate::settings::Settings;
 
-/// Directories of the cache with one directory per dump, and what `cdh cache ls` calls these.
+/// Directories of the cache with one directory per dump, and their names in `cdh cache ls`.
 const KINDS: [(&str, &str); 3] = [("cases", "case"), ("views", "view"), ("import", "import")];
-/// Directories of the cache that hold answers, each listed as a whole.
+/// Directories with cached results, each listed as a whole.
 const ANSWERS: [&str; 4] = ["symbols", "top-frames", "manifests", "listings"];
-/// The file whose time is that of the last use; a shared lock on it means that the case is in use.
+/// The file whose modification time is the time of the last use. A shared lock on it marks the case
+/// as in use.
 const MANIFEST: &str = "manifest.json";
-/// Of an interrupted download: locked by the process that goes on with it.
+/// Directory of an interrupted download; the process that resumes it holds a lock.
 const JOURNAL: &str = "journal";
-/// Directories inside each other in a case: those of a sysroot.
+/// Maximum depth of directories in a case, which a sysroot reaches.
 const DEPTH: usize = 64;
-/// Bytes of a block in `st_blocks` (`stat(2)`).
+/// Bytes per block in `st_blocks` (`stat(2)`).
 const BLOCK: u64 = 512;
-/// What was used within this time is not deleted to make room: a script may be about to open it.
+/// A case that was used within this time is not deleted to make room: a script may be about to open
+/// it.
 const IN_USE: Duration = Duration::from_secs(3600);
 
-/// What [`clear_cache`] removed, and what it left.
+/// What [`clear_cache`] removed and what remains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cleared {
-    /// Bytes that are free now.
+    /// Bytes freed.
     pub bytes: u64,
-    /// Cases that debuggers use, and work in progress.
+    /// Cases that debuggers use, and downloads in progress.
     pub in_use: usize,
 }
 
 /// Everything in the cache, most recently used first.
 ///
 /// # Errors
-/// When there is no private directory for it.
+/// If there is no private directory for the cache.
 pub fn cache_entries(settings: &Settings) -> Result<Vec<CacheEntry>> {
     let Some(cache) = settings.cache.existing()? else {
         return Ok(Vec::new());
@@ -68,7 +70,7 @@ pub fn cache_entries(settings: &Settings) -> Result<Vec<CacheEntry>> {
     Ok(entries)
 }
 
-/// Deletes cases and views, and unless `only_cases` everything else, but nothing that is in use.
+/// Deletes cases and views, and unless `only_cases` everything else, except what is in use.
 ///
 /// # Errors
 /// If something cannot be deleted.
@@ -99,8 +101,8 @@ pub fn clear_cache(settings: &Settings, only_cases: bool) -> Result<Cleared> {
     Ok(cleared)
 }
 
-/// Deletes cases that were not used for the configured time, and of the others those used longest ago until the
-/// rest is within the configured size and number. Failures are left for the next run.
+/// Deletes cases that were unused for the configured time. Then deletes those used longest ago until the rest
+/// is within the configured size and number. The next run retries what failed.
 pub(super) fn expire_cases(settings: &Settings) {
     let Ok(Some(cache)) = settings.cache.existing() else {
         return;
@@ -198,7 +200,7 @@ fn count(path: &Path, depth: usize, files: &mut u64, bytes: &mut u64) {
     }
 }
 
-/// Removes a directory in one step for other processes: under another name first, so that no process opens or
+/// Removes a directory atomically for other processes: it is renamed first, so that no process opens or
 /// creates files in a directory that is being emptied.
 ///
 /// # Errors
@@ -225,7 +227,7 @@ fn remove(cache: &Path, wanted: &dyn Fn(&CacheEntry) -> bool) -> io::Result<Clea
         if !wanted(&entry) {
             continue;
         }
-        // Held until the directory is gone.
+        // Locked until the directory is removed.
         let Some(_locks) = lock_unused(kind, &path, &entry) else {
             cleared.in_use += 1;
             continue;
@@ -239,10 +241,10 @@ fn remove(cache: &Path, wanted: &dyn Fn(&CacheEntry) -> bool) -> io::Result<Clea
     Ok(cleared)
 }
 
-/// Locks a directory against use; `None` where it is in use: a download in progress, a case under a debugger, or a
+/// Locks a directory against use. `None` if it is in use: a download in progress, a case under a debugger, or a
 /// dump that is being imported.
 fn lock_unused(kind: &str, path: &Path, entry: &CacheEntry) -> Option<Vec<File>> {
-    // While it is uploaded, a packed dump has no lock.
+    // During its upload, a packed dump has no lock.
     let is_recent = || entry.used.elapsed().is_ok_and(|age| age < IN_USE);
     if kind == "import" && is_recent() {
         return None;
@@ -306,7 +308,7 @@ mod tests {
         settings.case_count = Some(2);
         expire_cases(&settings);
         assert_eq!(names(&settings), ["d", "c"]);
-        // A case that was used a moment ago stays, whatever the limits.
+        // A recently used case is not deleted, whatever the limits.
         settings.case_bytes = Some(1);
         expire_cases(&settings);
         assert_eq!(names(&settings), ["d"]);
@@ -329,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_listed_as_a_whole_and_cleared_with_the_rest() {
+    fn cache_lists_cached_results_as_one_entry_and_clears_them() {
         let dir = tempfile::tempdir().unwrap();
         let cache = dir.path().join("cdh");
         let settings = settings(&cache);

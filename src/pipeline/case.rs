@@ -1,4 +1,4 @@
-//! Cases: dumps unpacked on the workstation, verified against their manifests.
+//! Cases: dumps that are unpacked on the workstation and verified against their manifests.
 //!
 //! ```text
 //! <case>/manifest.json      last, so that a directory with one is whole
@@ -30,9 +30,9 @@ use crate::settings::Settings;
 /// No manifest is larger.
 const MAX_MANIFEST: u64 = 64 << 20;
 
-/// No list of verified files is larger.
+/// Maximum size of the list of verified files.
 const MAX_VERIFIED: u64 = 1 << 20;
-/// The list of verified files: no kind of entry has this name.
+/// Name of the list of verified files; no kind of entry has this name.
 const VERIFIED: &str = ".verified.json";
 
 /// A dump unpacked into a directory.
@@ -40,12 +40,12 @@ const VERIFIED: &str = ".verified.json";
 pub struct Case {
     /// The directory.
     pub path: PathBuf,
-    /// What the dump says of itself.
+    /// The manifest of the dump.
     pub manifest: Manifest,
 }
 
 impl Case {
-    /// Opens a directory; `None` where it is no case.
+    /// Opens a directory; `None` if it is not a case.
     ///
     /// # Errors
     /// When its manifest cannot be read.
@@ -70,7 +70,7 @@ impl Case {
         }))
     }
 
-    /// Where the cache has the case of this dump.
+    /// The path of this dump's case in the cache.
     ///
     /// # Errors
     /// When there is no private directory for it.
@@ -79,7 +79,7 @@ impl Case {
         Ok(cases.join(manifest.id.to_string()))
     }
 
-    /// The plain core in the case at `path`, where it has one.
+    /// The plain core in the case at `path`, if it has one.
     #[must_use]
     pub fn core_path(path: &Path) -> Option<PathBuf> {
         let core = path.join("core");
@@ -87,7 +87,8 @@ impl Case {
     }
 }
 
-/// Unpacks `dump` into `directory`, or into the cache; what is there already is not fetched again.
+/// Unpacks `dump` into `directory`, or into the cache; files that exist already are not fetched
+/// again.
 ///
 /// # Errors
 /// As [`fetch_with`].
@@ -108,13 +109,13 @@ pub(super) fn private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// A lock on a case that is in use: while it is held, the case is neither expired nor cleared.
+/// A lock on a case in use: while it is held, the case is neither expired nor cleared.
 #[derive(Debug)]
 pub struct CaseInUse(#[expect(dead_code, reason = "held, never read")] File);
 
 impl CaseInUse {
-    /// Holds `case`. Children inherit the lock, so that it lasts as long as a debugger that replaces this process.
-    /// `None` for a view of a bare core, which has no manifest.
+    /// Locks `case`. Child processes inherit the lock, so it also lasts while a debugger that replaces this
+    /// process runs. `None` for a view of a bare core, which has no manifest.
     pub(super) fn hold(case: &Path) -> Option<Self> {
         let file = open_regular(&case.join(EntryKind::Manifest.file_name())).ok()?;
         flock(&file, FlockOperation::NonBlockingLockShared).ok()?;
@@ -135,7 +136,7 @@ struct FileState {
     changed: (i64, i64),
 }
 
-/// The states of the files of a case, by name. Directories such as the sysroot hold no evidence.
+/// The states of the files of a case, by name. Directories such as the sysroot are not evidence.
 fn states(case: &Path) -> io::Result<Vec<FileState>> {
     let mut states = Vec::new();
     for item in fs::read_dir(case)? {
@@ -158,7 +159,7 @@ fn states(case: &Path) -> io::Result<Vec<FileState>> {
     Ok(states)
 }
 
-/// Whether all files of a case are as they were when they were last compared with its manifest.
+/// Whether all files of a case are unchanged since they were last compared with its manifest.
 pub(super) fn is_unchanged(case: &Path) -> bool {
     let read = || -> io::Result<Vec<FileState>> {
         let mut json = Vec::new();
@@ -172,7 +173,7 @@ pub(super) fn is_unchanged(case: &Path) -> bool {
 /// Records that all files of a case agree with its manifest.
 ///
 /// # Errors
-/// When the record cannot be written; the next run then compares the files again.
+/// If the record cannot be written; the next run then compares the files again.
 pub(super) fn mark_verified(case: &Path) -> io::Result<()> {
     let path = case.join(VERIFIED);
     let draft = aside(&path);
@@ -188,11 +189,11 @@ pub(super) fn mark_verified(case: &Path) -> io::Result<()> {
     })
 }
 
-/// Compares the files of a case with its manifest, unless they are as they were when that was last done.
+/// Compares the files of a case with its manifest, unless they are unchanged since the last comparison.
 ///
 /// # Errors
-/// With [`ExitStatus::Mismatch`] when one is missing or differs; when one cannot be read; when `observer` wants to
-/// stop.
+/// With [`ExitStatus::Mismatch`] if a file is missing or differs; if a file cannot be read; if `observer` requests
+/// a stop.
 pub(super) fn verify(case: &Path, manifest: &Manifest, observer: &dyn Observer) -> Result<()> {
     if is_unchanged(case) {
         return Ok(());
@@ -203,7 +204,7 @@ pub(super) fn verify(case: &Path, manifest: &Manifest, observer: &dyn Observer) 
     Ok(())
 }
 
-/// As [`verify`], and always reads the files.
+/// Like [`verify`], but always reads the files.
 ///
 /// # Errors
 /// As there.
@@ -257,7 +258,7 @@ fn compare(case: &Path, name: &str, expected: &Sha256, observer: &dyn Observer) 
     }
 }
 
-/// Digests of a file from its current position; `None` when `observer` wants to stop.
+/// Digests of a file from its current position; `None` if `observer` requests a stop.
 pub(super) fn digests(mut file: File, observer: &dyn Observer) -> io::Result<Option<Digests>> {
     let mut digests = DigestWriter::new(io::sink());
     let mut block = vec![0; 1 << 20];
@@ -275,10 +276,10 @@ pub(super) fn digests(mut file: File, observer: &dyn Observer) -> io::Result<Opt
     }
 }
 
-/// Opens a small file of a case and compares it with its manifest; `None` where there is none.
+/// Opens a small file of a case and compares it with its manifest; `None` if it does not exist.
 ///
 /// # Errors
-/// When it differs or cannot be read.
+/// If it differs or cannot be read.
 pub(super) fn open_entry(
     case: &Path,
     manifest: &Manifest,

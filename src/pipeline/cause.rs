@@ -1,4 +1,4 @@
-//! From a named stack to its cause, and to the instructions around it.
+//! Derives the cause of a crash from a symbolized stack, and lists the instructions around it.
 
 use cdh_cause::{Cause, Crash, Listing, Names, RuntimeFailure};
 use cdh_elfcore::{Avma, Machine, Memory, SignalInfo};
@@ -11,10 +11,10 @@ use super::{Analysis, Dump};
 
 /// Instructions shown before and after the current one.
 const AROUND: usize = 6;
-/// Frames whose instructions are listed.
+/// Maximum frames whose instructions are listed.
 const LISTED: usize = 64;
 
-/// Why a process crashed, and what it executed.
+/// Why a process crashed, and the instructions that it executed.
 pub(super) struct Explained {
     pub(super) cause: Cause,
     /// Of the crashing thread, by frame.
@@ -51,7 +51,7 @@ pub(super) fn explain(
     }
     let tid = backtrace.threads.first()?.tid;
     let thread = head.threads().iter().find(|thread| thread.tid == tid)?;
-    // The fault beneath a signal handler is the crash.
+    // The crash is the fault that the signal handler was running for.
     let original = backtrace.original_signal.as_ref();
     let registers = original.map_or(Some(&thread.registers), |original| {
         original.registers.as_ref()
@@ -64,6 +64,7 @@ pub(super) fn explain(
     let inspector = Inspector::new(&analysis.memory, modules, arena, surroundings);
     let names = registers.map(|registers| PointerNames::new(&inspector, registers));
     let failure = last_failure(runtimes);
+    let failure = failure.as_ref();
     let crash = Crash {
         signal,
         pid: head.process().map(|process| process.pid),
@@ -74,17 +75,20 @@ pub(super) fn explain(
         mappings: head.mappings(),
         modules,
         frames: backtrace.crash_frames(),
+        handler_frames: original.map_or(0, |original| original.frame),
         reports: &backtrace.modules,
         overflow: registers.and_then(|registers| head.stack_overflow_at(tid, &signal, registers)),
         abort_message,
         names: names.as_ref().map(|names| names as &dyn Names),
-        runtime_failure: failure
-            .as_ref()
-            .map(|(language, message)| RuntimeFailure { language, message }),
+        runtime_failure: failure.map(|(language, message, signal)| RuntimeFailure {
+            language,
+            message,
+            signal: *signal,
+        }),
     };
     let frames = if disassemble { LISTED } else { 0 };
     let frames = crash.frames.len().min(frames);
-    // Frames of a signal handler have no listing.
+    // Frames of a signal handler get no listing.
     let handler = original.map_or(0, |original| original.frame);
     let listings = (0..frames).map(|index| cdh_cause::listing(&crash, index, AROUND));
     let listings = std::iter::repeat_n(None, if disassemble { handler } else { 0 }).chain(listings);
@@ -125,6 +129,7 @@ pub(super) fn explain_stored(
         mappings: &[],
         modules,
         frames: backtrace.crash_frames(),
+        handler_frames: original.map_or(0, |original| original.frame),
         reports: &backtrace.modules,
         overflow: None,
         abort_message,
@@ -137,16 +142,21 @@ pub(super) fn explain_stored(
     })
 }
 
-/// What ended the program in the words of its language's runtime, if the runtime ended it: the last thing that happened,
-/// not the signal that the runtime made a panic of. One line.
-fn last_failure(runtimes: &[RuntimeReport]) -> Option<(&'static str, String)> {
+/// The reason in the words of the language runtime that ended the program, on one line: the last event, and the
+/// signal that the runtime turned into a panic.
+fn last_failure(runtimes: &[RuntimeReport]) -> Option<(&'static str, String, Option<&str>)> {
     let mut reports = runtimes.iter();
     let report = reports.find(|report| report.ended_program)?;
     let mut messages = report.messages.iter().rev();
     let last = messages.find(|message| message.kind != "signal")?;
     let line = last.line();
     let first = line.lines().next().unwrap_or_default();
-    Some((report.language.name(), first.to_owned()))
+    let signal = report
+        .messages
+        .last()
+        .filter(|message| message.kind == "signal");
+    let signal = signal.and_then(|signal| signal.text.lines().next());
+    Some((report.language.name(), first.to_owned(), signal))
 }
 
 /// The memory of a process without a core.

@@ -1,9 +1,9 @@
-//! Compressed cores: `.zst`, `.xz`, `.lz4`, `.gz` and `.bz2`, as systemd-coredump and people store them, and cores
+//! Compressed cores: `.zst`, `.xz`, `.lz4`, `.gz` and `.bz2`, as systemd-coredump and users store them, and cores
 //! in zips that are not bundles.
 //!
-//! The format is recognized by its first bytes. Decompression is bounded: in memory by the window that a
-//! format may ask for, in length by what the core's own headers promise, on disk by the space that is left.
-//! To read one in place, it is unpacked into a case of the cache, sparse, and reused while the file is the same.
+//! The format is recognized by its first bytes. Limits for decompression: in memory, the window that a format
+//! may request; in length, what the core's own headers promise; on disk, the free space. A core is unpacked into
+//! a sparse file in a case of the cache, which is reused while the source file is unchanged.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek};
@@ -23,13 +23,13 @@ use crate::render::{shell_word, terminal_line};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
 
-/// Memory that an xz stream may ask for, in KiB. `xz -9` needs 65 MiB.
+/// Maximum memory for an xz stream, in KiB. `xz -9` needs 65 MiB.
 const XZ_MEMORY: u32 = 256 << 10;
-/// The head of a core that is read to learn its length: program headers and notes.
+/// Bytes of the core that are read to learn its length: program headers and notes.
 const HEAD: u64 = 16 << 20;
-/// Bytes that may follow the last segment: section headers, as `gcore` writes them.
+/// Maximum bytes after the last segment: section headers, as `gcore` writes them.
 const TAIL: u64 = 16 << 20;
-/// Disk space that an unpacked core leaves free.
+/// Disk space to leave free when a core is unpacked.
 const LEFT_FREE: u64 = 256 << 20;
 
 /// How a file is compressed.
@@ -42,7 +42,7 @@ pub(super) enum Compression {
     Bzip2,
 }
 
-/// What a core has to be taken out of.
+/// The wrapper around a core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wrapping {
     /// A compressed file.
@@ -52,10 +52,10 @@ pub(super) enum Wrapping {
 }
 
 impl Compression {
-    /// By the first bytes of a file; `None` for anything else.
+    /// Determines the format from the first bytes of a file; `None` for any other format.
     pub(super) fn from_magic(start: &[u8]) -> Option<Self> {
         match start {
-            // A skippable frame comes before the data in some seekable files.
+            // In some seekable files, a skippable frame precedes the data.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::Zstd),
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Self::Xz),
             [0x04, 0x22, 0x4d, 0x18, ..] => Some(Self::Lz4),
@@ -115,11 +115,11 @@ impl<R: Read> Read for Peeked<R> {
     }
 }
 
-/// A decompressed core that ends with an error when it is longer than its headers promise: a few bytes can
-/// decompress to any length. A compressed file that was cut gives the part that it holds.
+/// A decompressed core that ends with an error when it is longer than its headers promise, because a few
+/// bytes can decompress to any length. A truncated compressed file yields the part that it holds.
 ///
 /// # Errors
-/// When it is not a core, or cannot be decompressed.
+/// If it is not a core, or cannot be decompressed.
 pub(super) fn bounded<'r>(
     plain: impl Read + 'r,
     shown: &str,
@@ -136,7 +136,7 @@ pub(super) fn bounded<'r>(
     }
     let head = CoreFile::open(Box::new(peeked.start.clone())).map_err(|error| {
         match OtherFile::of(peeked.start.get(..START).unwrap_or(&peeked.start)) {
-            // Commands for the content do not open the file that holds it.
+            // Commands for the content cannot open the compressed file.
             Some(inner)
                 if is_decompressed
                     && matches!(error, CoreError::NotElf)
@@ -166,7 +166,7 @@ struct Bounded<R> {
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let count = match self.inner.read(buf) {
-            // A file that was cut still holds the start of a core, whose headers say what is missing.
+            // A truncated file still holds the start of a core, whose headers show what is missing.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
             other => other?,
         };
@@ -187,7 +187,7 @@ pub(super) fn cannot_decompress(error: anyhow::Error, shown: &str) -> anyhow::Er
     failure.hint(hint).into()
 }
 
-/// The command that decompresses a file whose window needs more memory than cdh takes for it.
+/// The command that decompresses a file whose window needs more memory than cdh allows.
 fn memory_hint(error: &anyhow::Error, shown: &str) -> Option<String> {
     let error = error.downcast_ref::<io::Error>()?;
     let word = shell_word(shown);
@@ -204,7 +204,7 @@ fn memory_hint(error: &anyhow::Error, shown: &str) -> Option<String> {
     ))
 }
 
-/// The plain core of a compressed file or a zip, unpacked into the cache unless it is there already.
+/// The plain core of a compressed file or a zip, unpacked into the cache if it is not there yet.
 ///
 /// # Errors
 /// When it is not a core, cannot be decompressed, or the disk is full.
@@ -228,7 +228,7 @@ pub(super) fn unpack(settings: &Settings, path: &Path, wrapping: Wrapping) -> Re
     case::private_directory(&part)?;
     let outcome = unpack_into(&part, path, file, wrapping, &shown);
     let published = outcome.and_then(|()| match fs::rename(&part, &target) {
-        // Another run was faster: its case is the same.
+        // Another run was faster; its case is equal.
         Err(_) if Case::core_path(&target).is_some() => Ok(()),
         other => Ok(other?),
     });
@@ -239,7 +239,7 @@ pub(super) fn unpack(settings: &Settings, path: &Path, wrapping: Wrapping) -> Re
     Ok(target.join("core"))
 }
 
-/// Stays the same while the file does.
+/// Unchanged while the file is unchanged.
 fn identity(path: &Path, file: &File) -> io::Result<DumpId> {
     let found = file.metadata()?;
     let text = format!(
@@ -301,7 +301,7 @@ fn unpack_into(
         expected: opened.head().expected_len(),
         sha256: Some(digests.sha256),
     });
-    // Last: a directory with a manifest is a whole case.
+    // Written last: a directory with a manifest is a complete case.
     fs::write(
         part.join(EntryKind::Manifest.file_name()),
         manifest.to_json()?,

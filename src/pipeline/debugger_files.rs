@@ -1,7 +1,7 @@
-//! Files that debuggers like to have beside the modules: thread libraries and pretty-printers of runtimes.
+//! Additional files for debuggers: thread libraries and pretty-printers of runtimes.
 //!
-//! They are laid into the sysroot as files and nothing else. Auto-load stays off: a user who trusts an image loads
-//! one of them by hand (`source <sysroot>/…-gdb.py`).
+//! They are placed into the sysroot but not loaded: auto-load is off. A user who trusts an image can load one by
+//! hand (`source <sysroot>/…-gdb.py`).
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -9,14 +9,14 @@ use std::path::Path;
 
 use cdh_elfcore::{Module, ModuleKind};
 
-/// Go's, where its images and distributions have them.
+/// Paths of Go's file in images and distributions.
 const GO: [&str; 2] = [
     "/usr/local/go/src/runtime/runtime-gdb.py",
     "/usr/lib/go/src/runtime/runtime-gdb.py",
 ];
-/// Node's, beside a binary in `<prefix>/bin`.
+/// Path of Node's file, relative to a binary in `<prefix>/bin`.
 const NODE: [&str; 2] = ["share/doc/node/gdbinit", "share/doc/node/lldb_commands.py"];
-/// Modules that are looked at.
+/// Maximum modules for which files are searched.
 const MAX_MODULES: usize = 512;
 
 /// Where such files may be, by the paths of the modules.

@@ -13,11 +13,11 @@ use super::store_failure;
 
 /// Begin of the keys.
 const DROPS: &str = "drops/";
-/// Bytes of one object that are read at most.
+/// Maximum bytes read of one object.
 const LARGEST: u64 = 8 << 20;
 
-/// All lines from `since` on, a day more or less, in the order of their objects. What is no line of an
-/// agent's is passed over.
+/// All lines from `since` on, with a tolerance of a day, in the order of their objects. Lines that no
+/// agent wrote are skipped.
 ///
 /// # Errors
 /// When the store cannot be listed or read.

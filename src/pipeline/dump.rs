@@ -1,4 +1,4 @@
-//! One dump, wherever it is: in the store, in a bundle's file, in a case directory, or a bare core.
+//! One dump, wherever it is: in the store, in a bundle file, in a case directory, or a bare core.
 
 use std::fs::File;
 use std::io::Read;
@@ -46,24 +46,25 @@ pub enum Origin {
 pub struct Dump {
     /// Where it was found.
     pub origin: Origin,
-    /// What is said about it; made from the core itself where it is a bare one.
+    /// Its manifest; for a bare core, made from the core itself.
     pub manifest: Manifest,
-    /// Whether the reference was a match, such as a program, and this is the newest of the dumps that it means.
+    /// Whether the reference was a match, such as a program name, and this is the newest of several matching
+    /// dumps.
     pub is_match: bool,
     bundle: Option<BundleReader>,
-    /// Where its bundle can be read in ranges, for what is behind a network.
+    /// The reader of its bundle by ranges, if it is behind a network.
     pub(super) remote: Option<Remote>,
     /// Distinguishes this bundle from another one of the same name.
     identity: String,
     /// The store that it is in.
     pub(super) store: Option<Arc<dyn Store>>,
-    /// What was found to be damaged so far.
+    /// Damage found so far.
     damage: Mutex<Vec<String>>,
-    /// Whether the stored core was compared as a whole.
+    /// Whether the complete stored core was compared.
     verified_whole: AtomicBool,
     /// The plain core of a compressed one.
     plain: Option<PathBuf>,
-    /// A bare core that was opened to recognize it, until a command needs it.
+    /// An open bare core, until a command needs it.
     opened: Mutex<Option<CoreFile>>,
 }
 
@@ -74,40 +75,41 @@ pub(super) struct Remote {
     stat: ObjectStat,
 }
 
-/// Whether a core that has no random access is unpacked into a case to be looked at.
+/// Whether a core without random access is unpacked into a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unpack {
     IfNeeded,
     Never,
 }
 
-/// Stored cores up to this size are compared as a whole where their frames have no checksums.
+/// Maximum size of stored cores that are compared completely because their frames have no
+/// checksums.
 const VERIFIED_WHOLE: u64 = 64 << 20;
 
-/// What a backtrace needs: head and memory of a core, and what is missing of it.
+/// Inputs of a backtrace: head and memory of a core, and which parts are missing.
 pub struct Analysis {
-    /// Head of the core, else of the minicore.
+    /// Head of the core, otherwise of the minicore.
     pub head: Arc<CoreHead>,
-    /// The core's memory, with the minicore's pages where the core has none.
+    /// The core's memory; pages that the core lacks come from the minicore.
     pub memory: LayeredMemory,
-    /// What there is of the core, where the dump has one.
+    /// Which parts of the core exist, if the dump has one.
     pub completeness: Option<Completeness>,
-    /// Whether all of this came from the minicore alone.
+    /// Whether all of this came from the minicore.
     pub from_minicore: bool,
-    /// How many layers of the memory are here already, and not behind a network.
+    /// Number of memory layers that are local, not behind a network.
     near: usize,
 }
 
 impl Analysis {
-    /// The cores that files are compared with. Behind a network that is the minicore: to compare all code of a
-    /// large program would fetch it.
+    /// The cores that files are compared with. Behind a network, only the minicore: comparing all code of a
+    /// large program would download it.
     #[must_use]
     pub fn evidence(&self) -> &[CoreFile] {
         self.memory.0.get(..self.near).unwrap_or_default()
     }
 }
 
-/// Memory from several cores of the same process; the first that knows a page answers.
+/// Memory from several cores of the same process; the first one that holds a page supplies it.
 pub struct LayeredMemory(Vec<CoreFile>);
 
 impl Memory for LayeredMemory {
@@ -133,10 +135,10 @@ impl Memory for LayeredMemory {
     }
 }
 
-/// Opens the dump that `reference` means: a path, or a reference into the store.
+/// Opens the dump that `reference` names: a path, or a reference into the store.
 ///
 /// # Errors
-/// When there is none, or it cannot be read as one.
+/// If there is none, or it cannot be read as a dump.
 pub fn open_dump(settings: &Settings, reference: &str) -> Result<Dump> {
     open_one(settings, reference, &mut None)
 }
@@ -158,7 +160,7 @@ fn open_one(
 ) -> Result<Dump> {
     let path = Path::new(reference);
     if looks_like_path(reference) {
-        // The path of a program means its newest dump, whether the program is here or not.
+        // The path of a program means its newest dump, whether or not the program exists here.
         let may_match = is_program(path) || reference.starts_with('/') && !path.exists();
         return match may_match.then(|| open_match(settings, reference, store)) {
             Some(Ok(Some(dump))) => Ok(dump),
@@ -177,7 +179,7 @@ fn open_one(
             remember_listing(settings, std::slice::from_ref(&summary), Listed::Part);
             open_summary(settings, store, summary)
         }
-        // A file in the current directory needs no `./`, but the store comes first.
+        // A file in the current directory needs no `./`, but the store takes precedence.
         (Err(_), _) if path.exists() => open_path(settings, path),
         (Err(error), _) if report::status_of(&error) == ExitStatus::Nothing => {
             match open_spooled(settings, reference, error) {
@@ -190,7 +192,7 @@ fn open_one(
     }
 }
 
-/// Opens the newest dump that matches, as coredumpctl does: by process id, program, unit, command line or terms.
+/// Opens the newest dump that matches, like coredumpctl: by process id, program, unit, command line or terms.
 fn open_match(
     settings: &Settings,
     reference: &str,
@@ -215,7 +217,7 @@ fn open_match(
     Ok(Some(dump))
 }
 
-/// Whether this is an ELF file that is no core, such as a program.
+/// Whether this is an ELF file that is not a core, such as a program.
 fn is_program(path: &Path) -> bool {
     /// `e_type` of executables and of position-independent ones (`elf.h`).
     const PROGRAMS: [u16; 2] = [2, 3];
@@ -231,7 +233,7 @@ fn is_program(path: &Path) -> bool {
     read.is_ok() && PROGRAMS.contains(&kind)
 }
 
-/// Opens a dump that is still in the spool of this node; `error` says why the store does not have it.
+/// Opens a dump that is still in the spool of this node; `error` is why the store does not have it.
 fn open_spooled(settings: &Settings, reference: &str, error: anyhow::Error) -> Result<Dump> {
     match spooled::find(&settings.spool, reference)? {
         Spooled::Entry(path, bundle) => {
@@ -263,10 +265,10 @@ fn open_spooled(settings: &Settings, reference: &str, error: anyhow::Error) -> R
     }
 }
 
-/// Opens a dump that was listed.
+/// Opens a listed dump.
 ///
 /// # Errors
-/// When it is gone, or cannot be read as a bundle.
+/// If it was deleted, or cannot be read as a bundle.
 pub fn open_summary(
     settings: &Settings,
     store: &Arc<dyn Store>,
@@ -338,7 +340,7 @@ pub(super) fn unreadable(error: std::io::Error, shown: &str) -> anyhow::Error {
 /// Opens a directory that `cdh fetch` made.
 ///
 /// # Errors
-/// When it is none, or cannot be read.
+/// If it is not such a directory, or cannot be read.
 pub fn open_case(path: &Path) -> Result<Dump> {
     let shown = terminal_line(&path.display().to_string());
     match Case::open(path)? {
@@ -432,7 +434,7 @@ pub(super) fn open_core_file(path: &Path) -> Result<CoreFile> {
     })
 }
 
-/// A core's error with the file it is about and with advice; `start` are the file's first bytes.
+/// Adds the file name and advice to a core's error; `start` are the file's first bytes.
 pub(super) fn core_failure(error: CoreError, shown: &str, start: &[u8]) -> anyhow::Error {
     let failure = Failure::new(
         ExitStatus::Failure,
@@ -495,7 +497,7 @@ impl Dump {
         }
     }
 
-    /// The bundle, where the dump is one.
+    /// The bundle, if the dump is one.
     #[must_use]
     pub fn bundle(&self) -> Option<&BundleReader> {
         self.bundle.as_ref()
@@ -506,7 +508,7 @@ impl Dump {
         &self.identity
     }
 
-    /// Where the plain bytes of a bare core are that was opened as `path`.
+    /// The file with the plain bytes of a bare core that was opened as `path`.
     pub(super) fn plain_core<'p>(&'p self, path: &'p Path) -> &'p Path {
         self.plain.as_deref().unwrap_or(path)
     }
@@ -526,10 +528,10 @@ impl Dump {
         remote.store.read_range(key, stat, range, sink)
     }
 
-    /// Opens core and minicore for analysis, without unpacking where the encoding allows it.
+    /// Opens core and minicore for analysis, without unpacking if the encoding allows it.
     ///
     /// # Errors
-    /// When there is neither, or none that can be analysed.
+    /// If there is neither, or none that can be analysed.
     pub fn analysis(
         &self,
         settings: &Settings,
@@ -538,10 +540,10 @@ impl Dump {
         self.analysis_of(self.core(settings, observer, Unpack::IfNeeded))
     }
 
-    /// As [`analysis`](Self::analysis), and never unpacks anything: moves next to nothing.
+    /// Like [`analysis`](Self::analysis), but never unpacks anything and transfers very little.
     ///
     /// # Errors
-    /// As there, and when the core would have to be unpacked.
+    /// As there, and if the core would have to be unpacked.
     pub fn analysis_in_place(
         &self,
         settings: &Settings,
@@ -566,7 +568,7 @@ impl Dump {
                     .hint("`cdh info` shows why it is missing")
                     .into());
             }
-            // The minicore is there for just this case.
+            // The minicore exists for this case.
             (Err(error), None) => return Err(error),
             (core, minicore) => (core.ok().flatten(), minicore),
         };
@@ -576,12 +578,12 @@ impl Dump {
             (Some(_), Some(_), _) => 1,
             (_, minicore, core) => usize::from(minicore.is_some()) + usize::from(core.is_some()),
         };
-        // Behind a network the minicore, which is here already, answers first.
+        // Behind a network, the minicore takes precedence, because it is already local.
         let layers: Vec<CoreFile> = match self.remote {
             Some(_) => minicore.into_iter().chain(core).collect(),
             None => core.into_iter().chain(minicore).collect(),
         };
-        // A core cut in its notes knows fewer threads than the minicore.
+        // A core that ends within its notes has fewer threads than the minicore.
         let head = layers
             .iter()
             .map(CoreFile::shared_head)
@@ -596,7 +598,7 @@ impl Dump {
         })
     }
 
-    /// What the minicore alone shows: little to read, wherever the dump is. `None` where there is none.
+    /// Reads only the minicore, which is small wherever the dump is. `None` if there is none.
     #[must_use]
     pub fn quick_analysis(&self) -> Option<Analysis> {
         let minicore = self.minicore()?;
@@ -663,11 +665,11 @@ impl Dump {
         }
     }
 
-    /// Why the core could not be opened: damage that was noticed on the way, or what is wrong with its head.
+    /// Why the core could not be opened: damage found on the way, or an invalid head.
     fn core_problem(&self, error: CoreError) -> anyhow::Error {
         let problem = self.bundle.as_ref().and_then(BundleReader::read_problem);
         match problem.filter(|problem| problem.is_damage) {
-            // A bundle that is cut inside its core may hold no byte of it.
+            // A bundle that ends inside its core may hold no byte of it.
             None if self.is_damaged() => integrity::unreadable(self),
             None => core_failure(error, &self.label(), &[]),
             Some(problem) => {
@@ -679,7 +681,7 @@ impl Dump {
         }
     }
 
-    /// Compares a small stored core whose frames have no checksums as a whole, where it is on this machine.
+    /// Compares a small local stored core whose frames have no checksums completely.
     fn verify_if_cheap(&self, bundle: &BundleReader) -> Result<()> {
         let failed = |error| bundle_failure(error, &self.label());
         let Some(entry) = bundle.entry(&EntryKind::Core(CoreEncoding::None)) else {
@@ -700,7 +702,7 @@ impl Dump {
         }
     }
 
-    /// What was found to be damaged so far, in words; more may be found while the core is read.
+    /// Damage found so far, in words; reading more of the core may find more.
     #[must_use]
     pub fn damage(&self) -> Vec<String> {
         let problem = self.bundle.as_ref().and_then(BundleReader::read_problem);
@@ -711,21 +713,21 @@ impl Dump {
         damage.clone()
     }
 
-    /// Whether anything of it was found to be damaged.
+    /// Whether any damage was found.
     #[must_use]
     pub fn is_damaged(&self) -> bool {
         !self.damage().is_empty()
     }
 
-    /// Whether all that was read of its core so far is covered by checksums. Bare cores have none, and are
-    /// not meant here.
+    /// Whether checksums cover everything that was read of its core so far. Bare cores have none and do
+    /// not count.
     #[must_use]
     pub fn is_verified(&self) -> bool {
         let bundle = self.bundle.as_ref();
         self.verified_whole.load(Ordering::Relaxed) || bundle.is_none_or(BundleReader::is_verified)
     }
 
-    /// A read that failed although the bytes may be good: the disk or the network.
+    /// A read that failed although the bytes may be good: disk or network errors.
     pub(super) fn failed_read(&self) -> Option<String> {
         let problem = self.bundle.as_ref().and_then(BundleReader::read_problem)?;
         (!problem.is_damage).then_some(problem.what)
@@ -749,7 +751,7 @@ impl Dump {
         CoreFile::open(source).ok()
     }
 
-    /// What to call it in messages: its id, or the path it was named by.
+    /// Its name in messages: the id, or the path that the user gave.
     #[must_use]
     pub fn label(&self) -> String {
         match &self.origin {

@@ -1,9 +1,9 @@
-//! Finds files below a directory that is not laid out as the root of the crashed process: a flat directory, a
-//! root below another path, a `.build-id` tree, an unpacked AppImage.
+//! Finds files below a directory that is not a copy of the process's root: a flat directory, a root below
+//! another path, a `.build-id` tree, an unpacked AppImage.
 //!
-//! The directory is walked once, when the first file is not where the core says. Links are not followed while
-//! walking, other file systems are not entered, and every count is limited. What is found is a candidate: build-id
-//! and contents decide.
+//! The directory is walked once, when the first file is not at the path that the core names. The walk does not
+//! follow links or enter other file systems, and every count is limited. Found files are candidates: build-id and
+//! contents decide.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,13 +16,13 @@ use cdh_elfcore::{BuildId, ElfObject, MappedFile};
 
 use super::files::open_in_root;
 
-/// Directories and files that are looked at; a large root file system has half a million.
+/// Maximum directories and files visited; a large root file system has half a million.
 const MAX_ENTRIES: usize = 200_000;
-/// Files whose build-ids are read.
+/// Maximum files whose build-ids are read.
 const MAX_READ: usize = 20_000;
 /// Directories inside one another.
 const MAX_DEPTH: usize = 32;
-/// Where trees by build-id are, below what the user names.
+/// Where build-id trees are, below the directory that the user names.
 const BUILD_ID_TREES: [&str; 4] = [
     ".build-id",
     "usr/lib/debug/.build-id",
@@ -80,7 +80,7 @@ impl FileIndex {
         found
     }
 
-    /// Files of the same name, relative to the directory, those first that share most of the path.
+    /// Files with the same name, relative to the directory, longest common path end first.
     pub(super) fn by_name(&self, path: &Path) -> Vec<PathBuf> {
         let paths = self.paths.get_or_init(|| self.walk());
         let same = paths
@@ -120,7 +120,7 @@ impl FileIndex {
                 }
             }
         }
-        // The order in which a file system lists them is no order.
+        // The order in which a file system lists them is arbitrary.
         files.sort();
         files
     }
@@ -137,7 +137,7 @@ impl FileIndex {
     }
 }
 
-/// How many parts of two paths are equal, from the end.
+/// Number of equal components at the end of two paths.
 fn common_end(one: &Path, other: &Path) -> usize {
     let parts = |path: &Path| -> Vec<Vec<u8>> {
         let parts = path.components().rev();

@@ -1,4 +1,4 @@
-//! Opens files whose names came from outside, without being led astray by them.
+//! Opens files by untrusted names without following them outside of a directory.
 
 use std::fs::File;
 use std::io;
@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 /// Opens a regular file for reading. FIFOs, devices and sockets are refused without blocking on them.
 ///
 /// # Errors
-/// As `open(2)`; `InvalidInput` when it is no regular file.
+/// As `open(2)`; `InvalidInput` if it is not a regular file.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     let file = std::fs::OpenOptions::new()
         .read(true)
@@ -19,10 +19,10 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     only_regular(file)
 }
 
-/// Opens `path` as a process with the root directory `root` would: links and `..` stay inside.
+/// Opens `path` as a process with the root directory `root` would: links and `..` cannot leave it.
 ///
 /// # Errors
-/// As `openat2(2)`; `InvalidInput` when it is no regular file.
+/// As `openat2(2)`; `InvalidInput` if it is not a regular file.
 pub fn open_in_root(root: &Path, path: &Path) -> io::Result<File> {
     let directory = rustix::fs::open(
         root,

@@ -1,9 +1,9 @@
-//! Whether a dump's evidence can be trusted: the bundle against the manifest that lies beside it, and
-//! what to say about damage.
+//! Decides whether a dump's evidence can be trusted: compares the bundle with the manifest beside it,
+//! and describes damage.
 //!
-//! A dump in a store has its manifest twice, in the bundle and beside it, each with a checksum of its
-//! own. Facts are taken from a copy that verifies; the other one is reported, and no cause is made up
-//! for what a copy or a store has cut.
+//! A dump in a store has two copies of its manifest, in the bundle and beside it, each with its own
+//! checksum. Facts come from a copy that verifies; damage of the other one is reported. If a copy or
+//! a store truncated data, no cause is invented for it.
 
 use std::sync::Arc;
 
@@ -16,25 +16,25 @@ use super::{Dump, Origin, stores};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
 
-/// Advice where a dump is damaged.
+/// Advice for a damaged dump.
 pub(super) const ANOTHER_COPY: &str = "the bundle was damaged after the capture: use another copy, or an earlier version of the object if the bucket keeps versions";
 
-/// Advice where a case is damaged.
+/// Advice for a damaged case.
 pub(super) const DELETE_CASE: &str =
     "the case was changed or damaged: delete it, and fetch the dump again";
 
-/// A dump of a store, as far as it can be read.
+/// A dump of a store, as far as it is readable.
 pub(super) struct Found {
     pub(super) manifest: Manifest,
     pub(super) bundle: Option<BundleReader>,
     pub(super) damage: Vec<String>,
 }
 
-/// Decides which copy of the manifest to believe. The one beside the bundle is only read where the bundle
-/// is not in order: everything else costs no request.
+/// Decides which copy of the manifest to trust. The one beside the bundle is read only if the bundle is
+/// damaged, so the normal case costs no extra request.
 ///
 /// # Errors
-/// When neither the bundle nor the manifest beside it can be read.
+/// If neither the bundle nor the manifest beside it can be read.
 pub(super) fn reconcile(
     settings: &Settings,
     store: &Arc<dyn Store>,
@@ -86,7 +86,7 @@ pub(super) fn reconcile(
     }
 }
 
-/// That nothing of the core is left in a damaged bundle.
+/// The message that a damaged bundle holds nothing of the core.
 pub(super) fn unreadable(dump: &Dump) -> anyhow::Error {
     let message = "the core of this dump cannot be read: the bundle is damaged";
     let damage = dump.damage().join("; ");
@@ -125,12 +125,13 @@ impl Dump {
             Err(StoreError::Bundle { source, .. }) => self.note_damage(format!(
                 "the manifest beside the bundle is damaged, the one in it is used: {source}"
             )),
-            // Removed meanwhile, or a zip without one; a store that fails says nothing about the dump.
+            // Removed meanwhile, or a zip without one. An error of the store says nothing about the
+            // dump.
             Ok(_) | Err(_) => {}
         }
     }
 
-    /// What is damaged or was salvaged, in one line; `None` for a dump in good order.
+    /// What is damaged or was salvaged, in one line; `None` for an intact dump.
     #[must_use]
     pub fn damage_line(&self) -> Option<String> {
         let damage = self.damage();
@@ -141,7 +142,7 @@ impl Dump {
         }
     }
 
-    /// What to print once a command has shown what it found: everything that cannot be trusted.
+    /// The messages after a command's result: everything that cannot be trusted.
     #[must_use]
     pub fn integrity_remarks(&self) -> Vec<anyhow::Error> {
         let damage = self.damage();
@@ -167,13 +168,13 @@ impl Dump {
         if !self.is_verified() {
             let what = "not verified: this core has no checksums for its parts";
             let failure = Failure::new(ExitStatus::Done, what);
-            let hint = format!("`cdh fetch {}` compares the whole core", self.label());
+            let hint = format!("`cdh fetch {}` compares the complete core", self.label());
             remarks.push(failure.hint(hint).into());
         }
         remarks
     }
 
-    /// The status of a command that showed what it found: 4 where something is damaged, 3 where something
+    /// The exit status of a command that showed its result: 4 if something is damaged, 3 if something
     /// could not be read.
     #[must_use]
     pub fn integrity_status(&self) -> ExitStatus {

@@ -1,5 +1,5 @@
-//! Modules that the agent stored beside the dumps: `modules/<build-id>-<SHA-256>`, the digest from the dump's
-//! manifest; of earlier agents `modules/<build-id>`. A file with another digest is not used.
+//! Uses modules that the agent stored beside the dumps: `modules/<build-id>-<SHA-256>`, with the digest from
+//! the dump's manifest; earlier agents wrote `modules/<build-id>`. A file with another digest is not used.
 
 use std::io::{self, Read, Sink, Write};
 
@@ -13,10 +13,11 @@ use super::{Dump, Gathered, Observer, Origin, stores};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
 
-/// The agent keeps all modules of a dump or none: after so many that are missing, the rest is not requested.
+/// The agent stores either all modules of a dump or none: after this many missing ones, the rest is not
+/// requested.
 const MISSES: usize = 3;
 
-/// Takes what the store has of the modules that are still missing.
+/// Downloads those missing modules that the store has.
 pub(super) fn take(
     settings: &Settings,
     cache: &Cache,
@@ -25,14 +26,14 @@ pub(super) fn take(
     gathered: &mut Gathered,
     observer: &dyn Observer,
 ) {
-    // A store that the user did not name is asked only about its own dumps.
+    // A store that the user did not name is only used for its own dumps.
     if settings.store_is_default && !matches!(dump.origin, Origin::Store(_)) {
         return;
     }
     let remote = matches!(settings.store, StoreUrl::S3 { .. });
     let mut store: Option<Box<dyn Store>> = None;
     let mut misses = 0;
-    // The program first: where it is not kept, the rest seldom is.
+    // The program first: if it is not stored, the others rarely are.
     let mut order: Vec<usize> = (0..gathered.modules.len()).collect();
     order.sort_by_key(|number| {
         let found = gathered.modules.get(*number);
@@ -51,7 +52,7 @@ pub(super) fn take(
             None => format!("store {}", settings.store),
         };
         let mut file = cache.module(&name, FileRole::File, &id);
-        // Another run may be fetching it.
+        // Another run may be downloading it.
         let lock = match file {
             Some(_) => None,
             None => cache.lock_module(&name, FileRole::File, &id),
@@ -62,7 +63,7 @@ pub(super) fn take(
         let may_ask = misses < MISSES && !(remote && settings.images.offline);
         if file.is_none() && may_ask {
             if store.is_none() {
-                // The command that reads the dump itself reports what is wrong with it.
+                // The command that reads the dump itself reports errors of the dump.
                 let Ok(opened) = stores::open_store(settings) else {
                     return;
                 };
@@ -83,7 +84,7 @@ pub(super) fn take(
                     observer.finished();
                     match kept {
                         Ok(KeptModule::Kept(kept)) => file = Some(kept),
-                        // Shown, unless a better source has the right one.
+                        // Shown, unless another source has the right file.
                         Ok(KeptModule::Other(other)) => found.mismatch(id.clone(), other),
                         Err(error) => {
                             let what = format!("cannot use module {id} of the store");
@@ -127,7 +128,7 @@ fn object(
     Ok(Some((SourceReader::new(Window::whole(source)), stat.size)))
 }
 
-/// A reader that ends with an error where what it read is not what was promised.
+/// A reader that ends with an error if its data does not have the expected digest.
 struct VerifiedReader<R> {
     inner: R,
     digests: Option<DigestWriter<Sink>>,

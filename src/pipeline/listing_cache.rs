@@ -1,5 +1,5 @@
-//! The newest dumps of each store as they were listed last, for completions: they must be fast, and never contact a
-//! store. Best effort: what cannot be written or read is not offered.
+//! Caches the newest dumps of each store from its last listing, for completions: these must be fast and never
+//! contact a store. Best effort: read and write errors are ignored.
 //!
 //! ```text
 //! <cache>/listings/<hash of the store's location>    keys of bundles, the newest first, one a line
@@ -17,21 +17,21 @@ use super::case;
 use super::files::open_regular;
 use crate::settings::Settings;
 
-/// Dumps of a store that are remembered.
+/// Maximum number of cached dumps per store.
 const MAX_DUMPS: usize = 1000;
-/// Longest file that is read: keys have up to 1,024 bytes.
+/// Maximum length of the file: keys have up to 1,024 bytes.
 const MAX_SIZE: u64 = 1 << 20;
 
-/// How much of a store was listed.
+/// How much of a store a listing covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listed {
-    /// All of it: what is not in the listing does not exist.
+    /// All of it: dumps that are not in the listing do not exist.
     All,
     /// A part.
     Part,
 }
 
-/// The dumps that were listed last, newest first.
+/// The dumps of the last listing, newest first.
 #[must_use]
 pub fn cached_listing(settings: &Settings) -> Vec<DumpSummary> {
     let mut text = String::new();
@@ -46,7 +46,7 @@ pub fn cached_listing(settings: &Settings) -> Vec<DumpSummary> {
     }
 }
 
-/// Remembers dumps that were listed or stored.
+/// Caches dumps that were listed or stored.
 pub fn remember_listing(settings: &Settings, dumps: &[DumpSummary], listed: Listed) {
     let known = cached_listing(settings);
     let mut merged: Vec<DumpSummary> = dumps.iter().take(MAX_DUMPS).cloned().collect();
@@ -56,7 +56,7 @@ pub fn remember_listing(settings: &Settings, dumps: &[DumpSummary], listed: List
     write(settings, &known, merged);
 }
 
-/// Forgets dumps that were deleted.
+/// Removes deleted dumps from the cache.
 pub fn forget_listed(settings: &Settings, gone: &[DumpSummary]) {
     let known = cached_listing(settings);
     let kept = known

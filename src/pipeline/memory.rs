@@ -1,11 +1,11 @@
-//! How much memory this process may use: the machine's, or that of its control group.
+//! How much memory this process may use: the machine's, or that of its cgroup.
 
 use std::fs;
 use std::path::Path;
 
 use cdh_symbolize::SectionArena;
 
-/// Part of the memory that decompressed sections of hostile files may take.
+/// Share of the memory that decompressed sections of hostile files may use.
 const SHARE: u64 = 4;
 
 /// An arena for the sections of one backtrace.
@@ -14,8 +14,8 @@ pub(super) fn section_arena() -> SectionArena {
     SectionArena::with_limit((memory / SHARE).min(SectionArena::DEFAULT_LIMIT))
 }
 
-/// Bytes of memory of the machine, or less where a control group of this process has a limit: `memory.max` of
-/// cgroup v2, `memory.limit_in_bytes` of v1, its own or that of a parent.
+/// Memory of the machine in bytes, or the limit of this process's cgroup or a parent if it is lower:
+/// `memory.max` of cgroup v2, `memory.limit_in_bytes` of v1.
 fn memory_limit(root: &Path) -> Option<u64> {
     let meminfo = fs::read_to_string(root.join("proc/meminfo")).ok()?;
     let total = meminfo.lines().find_map(|line| {
@@ -36,7 +36,8 @@ fn memory_limit(root: &Path) -> Option<u64> {
             }
             _ => continue,
         };
-        // In a container the group's path may be the host's: then only the mount itself is there.
+        // In a container, the cgroup path may be that of the host: then only the mount's root
+        // exists here.
         for group in Path::new(group.trim_start_matches('/')).ancestors() {
             let text = fs::read_to_string(root.join(mount).join(group).join(file));
             let found = text.ok().and_then(|text| text.trim().parse::<u64>().ok());

@@ -1,6 +1,6 @@
-//! What to do about modules whose files were found nowhere.
+//! Advice for modules whose files were not found.
 //!
-//! Printed once for a dump, after every source was asked, so that the advice names what was tried.
+//! Printed once per dump, after all sources were tried, so that the advice can name them.
 
 use cdh_bundle::{Manifest, WorkloadKind};
 use cdh_elfcore::ModuleKind;
@@ -33,7 +33,7 @@ pub(super) fn remark(
         .collect();
     let is_program = |found: &&&FoundModule| found.module.kind == ModuleKind::Executable;
     let program = missing.iter().find(is_program);
-    // A directory that the user names need not hold every library.
+    // A directory that the user named need not contain every library.
     let first = match search.sysroot {
         Some(_) => program?,
         None => program.or(missing.first())?,
@@ -45,7 +45,7 @@ pub(super) fn remark(
             "the files of {count} modules were not found, among them `{first}`: their frames have no names"
         ),
     };
-    // The image was opened, and does not have them.
+    // The image was opened, and does not contain them.
     let absent_in_image = gathered.remarks.is_empty() && gathered.image.is_some();
     let mut failure = Failure::new(ExitStatus::Nothing, what);
     let done = Done {
@@ -60,7 +60,7 @@ pub(super) fn remark(
     Some(failure.into())
 }
 
-/// What was done already, and need not be advised.
+/// What was tried already and need not be suggested.
 #[derive(Clone, Copy, Debug, Default)]
 struct Done {
     /// An image was asked.
@@ -73,7 +73,7 @@ struct Done {
     may_name_program: bool,
 }
 
-/// Advice, the most likely to work first. An image of an engine on a host may be in no registry.
+/// Advice, the most promising first. An image of a host's engine may not be in any registry.
 fn hints(manifest: &Manifest, done: &Done) -> Vec<String> {
     let workload = manifest.workload.as_ref();
     let kind = workload.and_then(|workload| workload.kind);
@@ -84,7 +84,7 @@ fn hints(manifest: &Manifest, done: &Done) -> Vec<String> {
         (false, Some(WorkloadKind::Host)) => Some(
             "run cdh where the process ran, or pass a copy of that machine's files as `--sysroot <DIR>`",
         ),
-        // No registry has it under this name.
+        // No registry has an image of this name.
         (false, _) if is_local_name(image) => {
             Some("if the image was pushed to a registry, name it there: `--image <REF>`")
         }
@@ -92,7 +92,7 @@ fn hints(manifest: &Manifest, done: &Done) -> Vec<String> {
         (true, _) if done.absent_in_image => {
             Some("the image does not hold them: name the one that ran with `--image <REF>`")
         }
-        // What kept the image from being used has advice of its own.
+        // The error that prevented the use of the image has its own advice.
         (true, _) => None,
     };
     let from_engine = match (kind, runtime) {
@@ -108,7 +108,7 @@ fn hints(manifest: &Manifest, done: &Done) -> Vec<String> {
     };
     let from_registry = from_registry.map(str::to_owned);
     let mut hints: Vec<String> = match runtime {
-        // The engine of this host had the image when the process crashed.
+        // This host's engine had the image when the process crashed.
         Some("podman" | "docker") => from_engine.into_iter().chain(from_registry).collect(),
         _ => from_registry.into_iter().chain(from_engine).collect(),
     };
@@ -116,7 +116,7 @@ fn hints(manifest: &Manifest, done: &Done) -> Vec<String> {
         hints
             .push("if the program has another path here, name its file: `--exe <FILE>`".to_owned());
     }
-    // An agent captured it, which could have stored them.
+    // An agent captured the dump, and could have stored the modules.
     if workload.is_some_and(|workload| workload.source.is_some()) {
         hints.push(
             "for the next crash, let the agent store these files beside the dumps: `keep_modules = true` \
@@ -127,12 +127,12 @@ fn hints(manifest: &Manifest, done: &Done) -> Vec<String> {
     hints
 }
 
-/// Whether podman made the name for an image that was built on the host, or that was loaded without one.
+/// Whether podman invented the name, for an image that was built on the host or loaded without a name.
 fn is_local_name(image: &str) -> bool {
     image.starts_with("localhost/")
 }
 
-/// The image's name as a shell takes it unquoted; a name that holds anything else is not shown.
+/// The image's name, if a shell accepts it unquoted; other names are not shown.
 fn image_name(manifest: &Manifest) -> &str {
     let image = manifest.image.as_ref();
     let workload = manifest.workload.as_ref();
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn imported_core_is_not_told_of_an_agent() {
+    fn imported_core_gets_no_advice_about_an_agent() {
         let mut manifest = manifest(WorkloadKind::Container, "podman", None);
         manifest.workload = None;
         let found = hints(&manifest, &Done::default()).join("\n");

@@ -1,8 +1,8 @@
-//! The only place where the rooms meet: a reference becomes a dump, a dump becomes a case, a
+//! The only place that combines the crates: a reference becomes a dump, a dump becomes a case, a
 //! backtrace or a debugger's command line.
 //!
-//! The invariant: evidence is checked where it is used. A core is compared with its manifest, a
-//! module's file with the build-id that the core holds; what does not match is shown and not used.
+//! Invariant: evidence is verified where it is used. A core is compared with its manifest, a
+//! module's file with the build-id in the core. A mismatch is shown, and the data is not used.
 
 mod backtrace;
 mod cached_cases;
@@ -61,23 +61,23 @@ pub use sysroot::{DebugView, debug_view};
 pub use top_frames::top_frames;
 pub use variables::{WantedVariables, variables};
 
-/// Receives the progress of long work, and says whether to go on. Pieces of work follow one another:
-/// `started` begins one and ends the one before; `finished` ends the last, and may come again.
-/// `resumed` and `advanced` come between them, from any thread; so does the question.
+/// Receives the progress of long work, and decides whether to continue. Steps follow one another:
+/// `started` begins one and ends the previous one; `finished` ends the last and may be called
+/// repeatedly. `resumed`, `advanced` and `is_cancelled` are called in between, from any thread.
 pub trait Observer: Sync {
     /// Work on `what` begins; `total` bytes if known.
     fn started(&self, what: &str, total: Option<u64>);
-    /// So many bytes were done by an earlier run.
+    /// An earlier run completed this many bytes.
     fn resumed(&self, bytes: u64) {
         self.advanced(bytes);
     }
-    /// So many bytes more are done.
+    /// This many further bytes are done.
     fn advanced(&self, bytes: u64);
     /// Done or failed.
     fn finished(&self);
-    /// Whether the work shall end now. It is asked about ten times a second, and ends with
-    /// [`ExitStatus::Interrupted`](crate::report::ExitStatus::Interrupted) in a state from which the
-    /// next run goes on.
+    /// Whether to stop now. It is called about ten times a second. The work then ends with
+    /// [`ExitStatus::Interrupted`](crate::report::ExitStatus::Interrupted), in a state that the next
+    /// run can resume.
     fn is_cancelled(&self) -> bool {
         false
     }

@@ -1,8 +1,8 @@
-//! The modules of a core and the files that were found for them, each verified by build-id and contents.
+//! The modules of a core and their files, each verified by build-id and contents.
 //!
-//! Every file of every source passes [`check`]: its build-id, and all of its pages that the core holds
-//! (`cdh_elfcore::compare_module`). One that is not the file that was mapped is reported as a mismatch and never
-//! used. `sources` decides where files come from, and in which order.
+//! Every file from every source must pass [`check`]: its build-id, and all its pages that the core holds
+//! (`cdh_elfcore::compare_module`). A different file is reported as a mismatch and never used. `sources` decides
+//! where files come from, and in which order.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -20,29 +20,29 @@ use super::files::{open_in_root, open_regular};
 
 /// Where separate debug files are kept (GDB manual, "Debugging Information in Separate Files").
 const DEBUG_DIRECTORY: &str = "/usr/lib/debug";
-/// A vdso has two to four pages; more is not believed.
+/// Maximum pages of a vdso: real ones have two to four.
 const MAX_VDSO: u64 = 1 << 20;
-/// Files of one name below a directory that are compared with a module.
+/// Maximum files of one name below a directory that are compared with a module.
 const MAX_OF_NAME: usize = 64;
 
 /// Where to look for the files of modules on this machine.
 #[derive(Clone, Debug, Default)]
 pub struct ModuleSearch {
-    /// A directory that the user named, as the root of the crashed process.
+    /// A directory that the user named, laid out like the root of the crashed process.
     pub sysroot: Option<PathBuf>,
-    /// The files below it, wherever they are.
+    /// The files below it, at any path.
     pub index: Option<FileIndex>,
     /// The program's file, as the user named it.
     pub executable: Option<PathBuf>,
-    /// Starts of paths in the core, and what they are on this machine.
+    /// Prefixes of paths in the core, and their replacements on this machine.
     pub mappings: Vec<(String, PathBuf)>,
     /// The directory of a bare core.
     pub beside: Option<PathBuf>,
-    /// The files that were linked into the dump's case before.
+    /// Files that earlier commands linked into the dump's case.
     pub case: Option<PathBuf>,
 }
 
-/// Where a file came from.
+/// The origin of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -51,11 +51,11 @@ pub enum FileSource {
     Core,
     /// `--exe`, `--map` or `--sysroot`.
     Sysroot,
-    /// The modules that the agent put into the store.
+    /// Modules that the agent stored.
     Store,
     /// The image that the process ran from.
     Image,
-    /// This machine: its own files, those beside the core, or a running container's.
+    /// This machine: its own files, those beside the core, or those of a running container.
     Host,
     /// A debuginfod server.
     Debuginfod,
@@ -79,16 +79,16 @@ impl Image {
     }
 }
 
-/// A module and the file that was found for it.
+/// A module and its file, if one was found.
 #[derive(Debug)]
 pub struct FoundModule {
     /// As the core has it.
     pub module: Module,
     /// Whether the file is the one that was mapped.
     pub status: ModuleStatus,
-    /// Pages of its code in which breakpoints or hooks were written, as the core shows.
+    /// Pages of its code that breakpoints or hooks modified, according to the core.
     pub patched_pages: u64,
-    /// Path of the file that is used; absent for the vdso and for what was not found.
+    /// Path of the file; absent for the vdso and if none was found.
     pub path: Option<PathBuf>,
     /// Where it came from.
     pub source: Option<FileSource>,
@@ -96,7 +96,7 @@ pub struct FoundModule {
     pub debug_path: Option<PathBuf>,
     /// Where that came from.
     pub debug_source: Option<FileSource>,
-    /// Path of the file that the debug information shares with others, and its build-id.
+    /// Path and build-id of the file with shared debug information (dwz).
     pub alternate_path: Option<(PathBuf, BuildId)>,
     image: Option<Image>,
     debug: Option<Image>,
@@ -104,7 +104,7 @@ pub struct FoundModule {
 }
 
 impl FoundModule {
-    /// The module for the symbolizer. Files that do not parse were sorted out before.
+    /// The module for the symbolizer. Files that do not parse were rejected earlier.
     #[must_use]
     pub fn loaded(&self) -> LoadedModule<'_> {
         LoadedModule {
@@ -129,7 +129,7 @@ fn parsed(image: Option<&Image>) -> Option<ElfObject<'_>> {
 }
 
 impl FoundModule {
-    /// A module for which nothing was found yet; the vdso finds itself in memory.
+    /// A module without a file yet; the vdso is read from memory.
     #[must_use]
     pub(super) fn new(module: Module, memory: &dyn Memory) -> Self {
         let mut found = Self {
@@ -155,13 +155,13 @@ impl FoundModule {
         found
     }
 
-    /// Whether a file is still looked for.
+    /// Whether its file is still missing.
     #[must_use]
     pub fn is_missing(&self) -> bool {
         self.image.is_none() && self.module.kind != ModuleKind::Vdso
     }
 
-    /// Uses the first file that is the one that was mapped, as far as `cores` show; all are from `source`.
+    /// Uses the first candidate from `source` that is the mapped file, as far as `cores` show.
     pub(super) fn try_files(
         &mut self,
         candidates: Vec<Candidate>,
@@ -176,8 +176,8 @@ impl FoundModule {
         }
     }
 
-    /// Uses a file that the user points to: by name, by another start of its path, or below a directory, where
-    /// the core says, else wherever build-id or name say.
+    /// Uses a file that the user points to: by name, by a replaced prefix, or below a directory: at the core's
+    /// path, otherwise by build-id or name.
     pub(super) fn try_given(&mut self, search: &ModuleSearch, cores: &[CoreFile]) {
         let mut candidates = Vec::new();
         if self.module.kind == ModuleKind::Executable
@@ -198,7 +198,7 @@ impl FoundModule {
             inside: Some((index.root().to_owned(), path)),
             needs_proof,
         };
-        // What is at the right path and is another file is worth more words than one that was just passed by.
+        // A wrong file at the right path deserves more explanation than a candidate that was skipped.
         let before = self.status.clone();
         let by_id = self.module.build_id.as_ref();
         let by_id = by_id.map_or_else(Vec::new, |id| index.by_build_id(id));
@@ -233,7 +233,7 @@ impl FoundModule {
         };
         let (status, patched) = check(&self.module, map.bytes(), cores);
         match status {
-            // A stranger's file under the right name proves nothing: only the build-id does.
+            // A right name proves nothing about a file from elsewhere: only the build-id does.
             ModuleStatus::Unverified if candidate.needs_proof => {}
             _ if is_debug_file(map.bytes()) => {}
             status @ (ModuleStatus::Verified | ModuleStatus::Unverified) => {
@@ -250,7 +250,7 @@ impl FoundModule {
         }
     }
 
-    /// Another file is where this one was expected.
+    /// The expected path holds another file.
     pub(super) fn mismatch(&mut self, expected: BuildId, found: Option<BuildId>) {
         if self.is_missing() {
             self.status = ModuleStatus::Mismatch { expected, found };
@@ -261,7 +261,7 @@ impl FoundModule {
         parsed(self.image.as_ref())
     }
 
-    /// Whether names and lines are missing that a separate debug file might have.
+    /// Whether names or lines are missing that a separate debug file might have.
     #[must_use]
     pub fn lacks_debug_info(&self) -> bool {
         self.module.kind != ModuleKind::Vdso
@@ -271,7 +271,7 @@ impl FoundModule {
                 .is_some_and(|object| object.section(".debug_info").is_none())
     }
 
-    /// Whether it has at least the names of its functions.
+    /// Whether at least the names of its functions are known.
     #[must_use]
     pub fn has_symbols(&self) -> bool {
         let named = |image: Option<&Image>| {
@@ -280,7 +280,7 @@ impl FoundModule {
         named(self.image.as_ref()) || named(self.debug.as_ref())
     }
 
-    /// The file that its debug information shares with others, where it is not here yet.
+    /// The shared debug file (dwz) that is missing.
     #[must_use]
     pub(super) fn missing_alternate(&self) -> Option<BuildId> {
         let source = parsed(self.debug.as_ref()).or_else(|| self.object())?;
@@ -290,7 +290,7 @@ impl FoundModule {
         Some(id)
     }
 
-    /// Looks for the separate debug file, and for what that shares with others, on this machine.
+    /// Looks for the separate debug file and its shared debug file on this machine.
     pub(super) fn find_debug_here(&mut self, search: &ModuleSearch) {
         let Some(path) = self.path.clone() else {
             return;
@@ -326,7 +326,7 @@ impl FoundModule {
         }
     }
 
-    /// Uses `place` as the separate debug file if it is one of this module.
+    /// Uses `place` as the separate debug file if it belongs to this module.
     pub(super) fn try_debug(&mut self, place: &Path, source: FileSource) -> bool {
         let Ok(map) = open_regular(place).and_then(|file| MappedFile::from_file(&file)) else {
             return false;
@@ -335,7 +335,8 @@ impl FoundModule {
             let (Some(object), Ok(debug)) = (self.object(), ElfObject::parse(map.bytes())) else {
                 return false;
             };
-            // Its headers are copies of the module's: another layout would name other functions.
+            // Its headers are copies of the module's: with another layout, it would name other
+            // functions.
             let starts = |object: &ElfObject<'_>| -> Vec<u64> {
                 let loads = object.load_segments().iter();
                 loads.map(|load| load.start.0).collect()
@@ -363,7 +364,7 @@ impl FoundModule {
         same
     }
 
-    /// Uses `place` as the file that the debug information shares with others, if it is that.
+    /// Uses `place` as the shared debug file if it is the right one.
     pub(super) fn try_alternate(&mut self, place: &Path, id: &BuildId) -> bool {
         let Ok(map) = open_regular(place).and_then(|file| MappedFile::from_file(&file)) else {
             return false;
@@ -378,7 +379,7 @@ impl FoundModule {
     }
 }
 
-/// Finds the file of each module of these cores of one process on this machine alone.
+/// Finds the file of each module of these cores of one process, on this machine only.
 #[must_use]
 pub fn find_modules(
     modules: Vec<Module>,
@@ -405,14 +406,14 @@ pub fn find_modules(
     modules.into_iter().map(find).collect()
 }
 
-/// The only judge of a file: its build-id first, then its contents. Also returns how many pages of it were
+/// The only check of a file: its build-id, then its contents. Also returns how many pages of it were
 /// patched in memory.
 fn check(module: &Module, bytes: &[u8], cores: &[CoreFile]) -> (ModuleStatus, u64) {
     let object = match ElfObject::parse(bytes) {
         Ok(object) => object,
         Err(error) => return (ModuleStatus::Unreadable(error.to_string()), 0),
     };
-    // A program for another processor says more than that its build-id is another one.
+    // Another processor is a better explanation than another build-id.
     let machine = cores.first().map(|core| core.head().machine());
     if let Some(expected) = machine.filter(|machine| *machine != object.machine()) {
         let found = object.machine();
@@ -437,7 +438,8 @@ fn check(module: &Module, bytes: &[u8], cores: &[CoreFile]) -> (ModuleStatus, u6
     (status, patched)
 }
 
-/// Whether a file is what `objcopy --only-keep-debug` leaves: the code's build-id without the code (SHT_NOBITS).
+/// Whether a file was made by `objcopy --only-keep-debug`: it has the code's build-id without the code
+/// (SHT_NOBITS).
 fn is_debug_file(bytes: &[u8]) -> bool {
     const EXECUTABLE: u64 = 4;
     const NOBITS: u32 = 8;
@@ -448,7 +450,7 @@ fn is_debug_file(bytes: &[u8]) -> bool {
     object.is_ok_and(|object| object.sections().iter().any(is_empty_code))
 }
 
-/// What `--map FROM=TO` makes of a module's path; FROM ends where a part of the path ends.
+/// Applies `--map FROM=TO` to a module's path; FROM must end at a component boundary.
 fn mapped_paths(module: &Module, mappings: &[(String, PathBuf)]) -> impl Iterator<Item = PathBuf> {
     let path = Path::new(OsStr::from_bytes(&module.path));
     let mapped = mappings.iter().filter_map(move |(from, to)| {
@@ -461,17 +463,17 @@ fn mapped_paths(module: &Module, mappings: &[(String, PathBuf)]) -> impl Iterato
     mapped.collect::<Vec<_>>().into_iter()
 }
 
-/// A file that may be the one that was mapped.
+/// A file that may be the mapped one.
 pub(super) struct Candidate {
     pub(super) path: PathBuf,
     /// The root that `path` must not leave, and the path inside it.
     pub(super) inside: Option<(PathBuf, PathBuf)>,
-    /// Whether only an equal build-id makes it usable.
+    /// Whether it is usable only with an equal build-id.
     pub(super) needs_proof: bool,
 }
 
 impl Candidate {
-    /// A file that must prove itself.
+    /// A file that needs proof.
     pub(super) fn proven(path: PathBuf) -> Self {
         Self {
             path,
@@ -480,7 +482,7 @@ impl Candidate {
         }
     }
 
-    /// A file that the user says is the one, which nothing contradicts.
+    /// A file that the user named, used unless something contradicts it.
     fn given(path: PathBuf) -> Self {
         Self {
             path,
@@ -497,14 +499,14 @@ impl Candidate {
     }
 }
 
-/// The file under a directory that is laid out as the root of the crashed process.
+/// The file below a directory that is laid out like the root of the crashed process.
 pub(super) fn in_sysroot(module: &Module, root: &Path) -> Candidate {
     let path = Path::new(OsStr::from_bytes(&module.path));
     let relative = path.strip_prefix("/").unwrap_or(path);
     Candidate {
         path: root.join(relative),
         inside: Some((root.to_owned(), relative.to_owned())),
-        // Another file may have taken the place of a deleted one.
+        // Another file may have replaced a deleted one.
         needs_proof: module.deleted,
     }
 }
@@ -517,7 +519,7 @@ pub(super) fn on_host(module: &Module, search: &ModuleSearch, needs_proof: bool)
     let linked = search.case.as_ref().zip(path.strip_prefix("/").ok());
     if let Some((case, inside)) = linked.filter(|(_, inside)| is_inner(inside)) {
         let linked = case.join(inside);
-        // What was not found then is an empty file.
+        // A file that was not found at that time is empty.
         if linked.metadata().is_ok_and(|file| file.len() > 0) {
             found.push(Candidate {
                 path: linked,
@@ -543,7 +545,7 @@ pub(super) fn on_host(module: &Module, search: &ModuleSearch, needs_proof: bool)
     found
 }
 
-/// Whether a relative path stays below where it begins.
+/// Whether a relative path remains below its start.
 fn is_inner(path: &Path) -> bool {
     let mut parts = path.components();
     parts.all(|part| matches!(part, std::path::Component::Normal(_)))
@@ -567,7 +569,7 @@ fn debug_places(object: &ElfObject, path: &Path, search: &ModuleSearch) -> Vec<P
     let link = object
         .debug_link()
         .map(|(name, _)| Path::new(OsStr::from_bytes(name)));
-    // The name is a plain file name; anything else would lead elsewhere.
+    // The name must be a plain file name; other names could lead to another directory.
     if let (Some(name), Some(directory)) = (link.and_then(Path::file_name), path.parent()) {
         places.push(directory.join(name));
         places.push(directory.join(".debug").join(name));

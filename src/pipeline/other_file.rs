@@ -1,6 +1,7 @@
-//! Names a file that is not a core by its first bytes, with the command that gets the core out of it.
+//! Identifies a file that is not a core by its first bytes, and suggests the command that extracts
+//! the core.
 //!
-//! What cdh opens itself is in `compressed` and `zipped_core`; this is the rest.
+//! Formats that cdh opens itself are in `compressed` and `zipped_core`; this module has the others.
 
 use crate::render::shell_word;
 use crate::report::Failure;
@@ -8,7 +9,7 @@ use crate::report::Failure;
 /// Bytes of a file that [`OtherFile::of`] looks at.
 pub(super) const START: usize = 512;
 
-/// What to do with a file of another kind.
+/// What to do with such a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Advice {
     /// A command that writes the content to `core`; `{}` is the file.
@@ -28,7 +29,7 @@ pub(super) struct OtherFile {
     advice: Advice,
 }
 
-/// Where the first bytes are, the bytes, and what the file is. The numbers are those of `file(1)`.
+/// Offset of the first bytes, the bytes, and the kind of file. The numbers are those of `file(1)`.
 const KINDS: [(usize, &[u8], &str, Advice); 27] = [
     (257, b"ustar", "a tar archive", Advice::Unpack("tar -xf {}")),
     (
@@ -179,7 +180,7 @@ const KINDS: [(usize, &[u8], &str, Advice); 27] = [
 ];
 
 impl OtherFile {
-    /// By the first bytes of a file, [`START`] of them if it has so many.
+    /// Identifies a file by its first bytes, up to [`START`] of them.
     pub(super) fn of(start: &[u8]) -> Option<Self> {
         let is_kind =
             |at: usize, magic: &[u8]| start.get(at..).is_some_and(|rest| rest.starts_with(magic));
@@ -190,7 +191,7 @@ impl OtherFile {
         known.or_else(|| Self::of_content(start))
     }
 
-    /// By what the content looks like, where no magic number says it.
+    /// Identifies a file by its content if there is no magic number.
     fn of_content(start: &[u8]) -> Option<Self> {
         let (what, advice) = match () {
             () if start.is_empty() => return None,
@@ -224,12 +225,12 @@ impl OtherFile {
         })
     }
 
-    /// Whether its command also reads it where it is compressed.
+    /// Whether its command also reads it when compressed.
     pub(super) fn is_opened_compressed(self) -> bool {
         matches!(self.advice, Advice::Unpack(template) if template.starts_with("tar "))
     }
 
-    /// What it is: a cause, as in `caused by: the file is a tar archive`.
+    /// The kind of file, as a cause: `caused by: the file is a tar archive`.
     pub(super) fn cause(self) -> String {
         format!("the file is {}", self.what)
     }
@@ -256,7 +257,7 @@ impl OtherFile {
     }
 }
 
-/// Whether these bytes look like text: UTF-8 without control characters, apart from one that is cut at the end.
+/// Whether these bytes look like text: UTF-8 without control characters; the last character may be incomplete.
 fn is_text(start: &[u8]) -> bool {
     let text = match std::str::from_utf8(start) {
         Ok(text) => text,
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_and_texts_are_told_from_damaged_cores() {
+    fn other_file_distinguishes_pages_and_texts_from_damaged_cores() {
         let what = |start: &[u8]| OtherFile::of(start).map(|found| found.what);
         assert!(what(b"\n<!DOCTYPE html><html>").unwrap().contains("HTML"));
         let error = b"<?xml version=\"1.0\"?><Error><Code>NoSuchKey</Code>";

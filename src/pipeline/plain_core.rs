@@ -15,7 +15,7 @@ use crate::report::{ExitStatus, Failure};
 /// part of it.
 ///
 /// # Errors
-/// When there is no core, it cannot be read or written, or it is damaged.
+/// If there is no core, if it cannot be read or written, or if it is damaged.
 pub fn write_core(dump: &Dump, out: &mut dyn Write, observer: &dyn Observer) -> Result<()> {
     let label = dump.label();
     let missing = || -> anyhow::Error {

@@ -1,11 +1,11 @@
-//! Names of the pointers that a cause is about, from the debug information of the crashing thread's frames.
+//! Names the pointers in a cause, using debug information of the crashed thread's frames.
 
 use cdh_cause::{Held, MemberName, Names};
 use cdh_elfcore::{Avma, Registers};
 use cdh_inspect::{Inspector, Storage, TypeId, Variable};
 use cdh_symbolize::FrameRegisters;
 
-/// Frames whose variables are searched.
+/// Maximum frames whose variables are searched.
 const FRAMES: usize = 8;
 
 /// The variables of a thread's innermost frames.
@@ -15,7 +15,7 @@ pub(super) struct PointerNames<'i, 'data> {
 }
 
 impl<'i, 'data> PointerNames<'i, 'data> {
-    /// Of the thread with these registers.
+    /// Creates the lookup for the thread with these registers.
     pub(super) fn new(inspector: &'i Inspector<'data>, registers: &Registers) -> Self {
         Self {
             frames: inspector.frames(registers, FRAMES),
@@ -23,7 +23,7 @@ impl<'i, 'data> PointerNames<'i, 'data> {
         }
     }
 
-    /// How source code names the pointer that is `held`, and its type.
+    /// The source name of the pointer that is `held`, and its type.
     fn resolved(&self, frame: usize, held: &Held) -> Option<(String, TypeId)> {
         match held {
             Held::Register(number) => {
@@ -52,7 +52,8 @@ impl<'i, 'data> PointerNames<'i, 'data> {
         }
     }
 
-    /// The only variable of the innermost function that is in this register. Inlined functions share registers.
+    /// The only variable of the innermost function that is in this register. Inlined functions share registers,
+    /// so there may be several.
     fn in_register(&self, frame: usize, number: u16) -> Option<Variable> {
         let functions = self.inspector.variables(&self.frames, frame);
         functions.into_iter().find_map(|function| {
@@ -77,7 +78,7 @@ impl Names for PointerNames<'_, '_> {
     fn pointer(&self, pc: Avma, held: &Held, offset: u64) -> Option<MemberName> {
         let frame = self.frames.iter().position(|frame| frame.frame.pc == pc)?;
         let (pointer, of) = self.resolved(frame, held)?;
-        // Only pointers are named: a number in the register is another thing.
+        // Only pointers are named: a number in the register means something else.
         let target = self.inspector.pointee(of)?;
         let member = self.inspector.member_at(target, offset);
         let member = member.filter(|member| !member.path.is_empty());

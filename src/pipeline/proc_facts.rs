@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::{Dump, Origin, case};
 
-/// The largest `-proc.json` that is read: maps and open files of a large process have some MiB.
+/// Maximum size of `-proc.json`: maps and open files of a large process need some MiB.
 const SIZE_LIMIT: u64 = 64 << 20;
 
-/// Facts around a process, as far as they were captured.
+/// Facts about a process, as far as they were captured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surrounding {
     /// Names of threads by their id.

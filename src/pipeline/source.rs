@@ -1,8 +1,8 @@
-//! Finds the source files that frames are in, and says which of them may be wrong.
+//! Finds the source files of frames, and marks those that may be wrong.
 //!
 //! The paths come from the program's debug information, which is not trusted. Only regular files below a
-//! directory that the user named, or below the current checkout, are read: links and `..` do not lead out
-//! of it. A file is chosen by the longest end of its path. It is compared with the checksum in the debug
+//! directory that the user named, or below the current checkout, are read; links and `..` cannot leave
+//! it. The file with the longest common path end is chosen. It is compared with the checksum in the debug
 //! information, otherwise with the revision that the image was built from, otherwise by its time.
 
 mod revision;
@@ -23,9 +23,9 @@ use crate::render::{SourceText, Sources};
 use crate::report::{ExitStatus, Failure};
 use root::{Candidate, Contents, Root};
 
-/// Files of one name that are compared with a checksum.
+/// Maximum files of one name that are compared with a checksum.
 const COMPARED: usize = 64;
-/// Archives and images give their files times like 1970 or 1980.
+/// Archives and images set the times of their files to years like 1970 or 1980.
 const FIRST_REAL_TIME: u64 = 946_684_800;
 
 /// Where source files are looked for.
@@ -68,7 +68,7 @@ impl SourceQuestion {
 }
 
 impl SourceFinder {
-    /// Looks where `search` says and in the current checkout, for the source of the program that crashed.
+    /// Searches where `search` says and in the current checkout, for the source of the crashed program.
     #[must_use]
     pub fn new(search: &SourceSearch, revision: Option<&str>, crashed: Timestamp) -> Self {
         let named = |path: &PathBuf| Root::open(path, revision, true);
@@ -79,7 +79,7 @@ impl SourceFinder {
         Self {
             mappings: search.mappings.iter().filter_map(mapping).collect(),
             roots,
-            // Of a crash at an unknown time, no file is newer.
+            // If the time of the crash is unknown, no file counts as newer.
             crashed: match crashed == Timestamp::UNIX_EPOCH {
                 true => SystemTime::now(),
                 false => system_time(crashed),
@@ -90,7 +90,7 @@ impl SourceFinder {
     /// The file with warnings, or why it is not shown.
     ///
     /// # Errors
-    /// A sentence without its subject, the file.
+    /// A sentence whose subject, the file, is omitted.
     pub fn find(&self, question: &SourceQuestion) -> Result<SourceText, String> {
         let candidates = self.candidates(question);
         let mut first: Option<(&Root, &Candidate, Contents)> = None;
@@ -105,7 +105,8 @@ impl SourceFinder {
             if is_right {
                 return Ok(self.text(question, root, candidate, contents));
             }
-            // The checksum decides among files of one name, but one that differs is better than none.
+            // The checksum decides among files of one name, but a file with another checksum is
+            // better than none.
             if first.is_none() && candidate.is_likely {
                 first = Some((root, candidate, contents));
             }
@@ -127,9 +128,9 @@ impl SourceFinder {
             let same_name = root.candidates(&question.file);
             others.extend(same_name.into_iter().map(|candidate| (root, candidate)));
         }
-        // Stable: directories that the user named come first.
+        // A stable sort: directories that the user named come first.
         others.sort_by_key(|(_, candidate)| std::cmp::Reverse(candidate.rank));
-        // One directory may lie in another: a file that both have is one file.
+        // If one directory contains the other, a file in both is one file.
         let mut seen = BTreeSet::new();
         others.retain(|(root, candidate)| seen.insert(root.absolute(candidate)));
         let is_ambiguous = match others.as_slice() {
@@ -202,7 +203,7 @@ impl SourceFinder {
     }
 }
 
-/// Reads the files of all frames. For the user's own frames without one, the remark says why.
+/// Reads the files of all frames. For the user's own frames without a file, the remark says why.
 #[must_use]
 pub fn sources(
     stacks: &NamedStacks,

@@ -1,6 +1,6 @@
-//! Where the files of a core's modules come from.
+//! Finds the files of a core's modules in several sources.
 //!
-//! The order, for each file on its own; the first source whose file agrees with the core wins:
+//! The order, for each file separately; the first source with a file that matches the core wins:
 //!
 //! 1. `--exe FILE`, `--map FROM=TO`, `--sysroot DIR`
 //! 2. this machine: a container of the dump that runs here, beside the core, and at the same path
@@ -9,12 +9,11 @@
 //! 5. debuginfod servers (`DEBUGINFOD_URLS`)
 //! 6. `--debug-image REF`, for debug information
 //!
-//! A registry is contacted only for modules that are still missing then. One that only the dump names is
-//! contacted if the user configured it or has credentials for it, and in the latter case not on this machine or
-//! its link: the author of the dump chose the name. The last two sources are asked only
-//! for what the stacks need. A source that fails is skipped, and its error becomes a remark.
+//! A registry is contacted only for modules that are still missing after the earlier sources. The last two sources
+//! are used only for files that the stacks need. A source that fails is skipped, and its error becomes a remark.
 
-use std::ffi::OsStr;
+mod images;
+
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -22,38 +21,37 @@ use cdh_elfcore::{BuildId, CoreFile, ElfObject, Machine, MappedFile, Module, Mod
 use cdh_symbolize::{
     BacktraceOptions, LoadedModule, ModuleNeed, Need as FrameNeed, module_needs, needs_of,
 };
-use cdh_sysroot::{
-    Cache, Debuginfod, FileRole, ImageReference, Lookup, Need, Progress, PullError, PullOptions,
-    Registry, RegistryOptions, Sysroot, Wanted,
-};
+use cdh_sysroot::{Cache, Debuginfod, FileRole};
 
+use self::images::Images;
 use super::files::open_regular;
 use super::modules::{Candidate, FileSource, ModuleSearch, in_sysroot, on_host};
-use super::{Analysis, Dump, FoundModule, Observer, debugger_files, kept_modules, missing_files};
-use crate::render::{self, shell_word, terminal_line};
+use super::{Analysis, Dump, FoundModule, Observer, kept_modules, missing_files};
+use crate::render::{self, terminal_line};
 use crate::report::{ExitStatus, Failure};
-use crate::settings::{ImageSettings, Settings};
+use crate::settings::Settings;
 
-/// Rounds of unwinding and asking.
+/// Maximum rounds of unwinding and searching.
 const MAX_ROUNDS: usize = 32;
-/// Frames by which it is decided what is needed.
+/// Number of frames that determine which files are needed.
 const FRAMES: usize = 256;
 
-/// What was found, and what went wrong on the way.
+/// The files found, and errors on the way.
 pub struct Gathered {
     /// Every module of the core.
     pub modules: Vec<FoundModule>,
-    /// Files for debuggers that are no modules: the path in the image, and where they are.
+    /// Files for debuggers that are not modules: the path in the image, and where they are.
     pub extras: Vec<(Vec<u8>, PathBuf)>,
-    /// The image that was asked, by digest.
+    /// The image that was searched, by digest.
     pub image: Option<String>,
-    /// Bytes that came over the network.
+    /// Bytes received from the network.
     pub received: u64,
-    /// What sources said that could not help: a `Failure` each, to be shown.
+    /// Errors of sources that could not help: a `Failure` each, to be shown.
     pub remarks: Vec<anyhow::Error>,
 }
 
-/// A process whose modules need files: known by its core, or by the stacks that the handler stored.
+/// A process whose modules need files: known from its core, or from the stacks that the handler
+/// stored.
 pub trait CrashedProcess {
     /// Its modules; none has a file yet.
     fn modules(&self) -> Vec<FoundModule>;
@@ -61,7 +59,7 @@ pub trait CrashedProcess {
     fn evidence(&self) -> &[CoreFile];
     /// What it ran on.
     fn machine(&self) -> Machine;
-    /// What would name more frames of its stacks.
+    /// The files that would name more frames of its stacks.
     fn needs(&self, modules: &[LoadedModule<'_>], all_threads: bool) -> Vec<ModuleNeed>;
 }
 
@@ -104,7 +102,7 @@ pub fn image_cache(settings: &Settings) -> Result<Cache, Failure> {
     Ok(Cache::in_directory(&directory).with_limit(settings.images.cache_limit))
 }
 
-/// Finds the files of all modules, and of debug information what the stacks need.
+/// Finds the files of all modules, and debug files as far as the stacks need them.
 #[must_use]
 pub fn gather_files(
     settings: &Settings,
@@ -124,7 +122,7 @@ pub fn gather_files(
     let images = &settings.images;
     let stored = dump.manifest.image.as_ref().map(|image| &image.reference);
     let reference = images.image.as_ref().or(stored);
-    // Under a name of the image, a file of this machine is a stranger.
+    // With an image name from the user, files of this machine need proof.
     let needs_proof = search.sysroot.is_some() || reference.is_some();
     let running = running_root(dump);
     let look_here = |found: &mut FoundModule| {
@@ -154,7 +152,7 @@ pub fn gather_files(
         dump,
         all_threads,
     };
-    // Files from elsewhere are used from the cache.
+    // Files from other sources are used from the cache.
     let cache = match image_cache(settings) {
         Ok(cache) => cache,
         Err(refusal) => {
@@ -166,15 +164,15 @@ pub fn gather_files(
         }
     };
     let mut asked = RemoteSources::new(settings, cache, process, observer);
-    // No registry has an image that podman built itself.
+    // No registry has an image that podman built locally.
     let is_local = images.image.is_none() && missing_files::is_local_image(dump);
     let reference = reference.filter(|_| !is_local);
     let other_remarks = gathered.remarks.len();
     if let Some(reference) = reference {
-        asked.image(reference, &mut gathered);
+        asked.images.take(reference, &mut gathered);
     }
     let image_remarks = gathered.remarks.len();
-    let cache = asked.cache.clone();
+    let cache = asked.images.cache.clone();
     kept_modules::take(
         settings,
         &cache,
@@ -184,14 +182,14 @@ pub fn gather_files(
         observer,
     );
     if !gathered.modules.iter().any(FoundModule::is_missing) {
-        // The store had what the image did not give.
+        // The store had the modules that the image lacked.
         gathered.remarks.drain(other_remarks..image_remarks);
     }
     for found in &mut gathered.modules {
         found.find_debug_here(search);
     }
     asked.by_need(&stacks, &mut gathered);
-    gathered.received = asked.registry.as_ref().map_or(0, Registry::received);
+    gathered.received = asked.images.received();
     let reference = reference.map(String::as_str);
     let remark = missing_files::remark(dump, reference, search, &gathered);
     gathered.remarks.extend(remark);
@@ -199,7 +197,8 @@ pub fn gather_files(
     gathered
 }
 
-/// Places the program that the user names where a core names none, as valgrind's without auxiliary vector.
+/// Places the program that the user named if a core names none, such as valgrind's cores without an
+/// auxiliary vector.
 fn add_given_program(
     process: &dyn CrashedProcess,
     search: &ModuleSearch,
@@ -220,7 +219,7 @@ fn add_given_program(
     modules.extend(module.map(|module| FoundModule::new(module, core)));
 }
 
-/// The libraries that the program's file leads to, where the core lists no files and lacks the program's headers.
+/// The libraries that the program's file leads to, if the core lists no files and lacks the program's headers.
 fn modules_by_program(process: &dyn CrashedProcess, modules: &[FoundModule]) -> Vec<FoundModule> {
     let Some(core) = process.evidence().first() else {
         return Vec::new();
@@ -241,7 +240,7 @@ fn modules_by_program(process: &dyn CrashedProcess, modules: &[FoundModule]) -> 
         .collect()
 }
 
-/// A remark on a file that the user named as the program and that is not used.
+/// A remark that a file which the user named as the program is not used.
 fn unused_program(search: &ModuleSearch, modules: &[FoundModule]) -> Option<anyhow::Error> {
     let path = search.executable.as_ref()?;
     let mut programs = modules.iter();
@@ -259,7 +258,7 @@ fn unused_program(search: &ModuleSearch, modules: &[FoundModule]) -> Option<anyh
     Some(Failure::new(ExitStatus::Nothing, what).into())
 }
 
-/// A remark on code that is not as in its file: breakpoints, hooks of tracers.
+/// A remark on code that differs from its file: breakpoints, hooks of tracers.
 fn patched(gathered: &Gathered) -> Option<anyhow::Error> {
     let mut patched = gathered
         .modules
@@ -278,7 +277,8 @@ fn patched(gathered: &Gathered) -> Option<anyhow::Error> {
     Some(Failure::new(ExitStatus::Nothing, what).into())
 }
 
-/// An id as container runtimes make them. Anything shorter or longer could name another process's cgroup.
+/// An id in the format of container runtimes. Anything shorter or longer could match another process's
+/// cgroup.
 fn container_id(text: &str) -> Option<&str> {
     let is_id = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_id.then_some(text)
@@ -311,44 +311,10 @@ fn running_root(dump: &Dump) -> Option<PathBuf> {
         .find(|root| root.is_dir())
 }
 
-/// A pull's error with status and advice.
-#[must_use]
-pub fn pull_failure(error: PullError, what: &str) -> anyhow::Error {
-    let status = if error.is_mismatch() {
-        ExitStatus::Mismatch
-    } else if error.is_unreachable() {
-        ExitStatus::Unreachable
-    } else {
-        ExitStatus::Failure
-    };
-    let hint = error.hint();
-    Failure::new(status, what).cause(error).hint(hint).into()
-}
-
 /// The sources behind a network, opened when they are needed.
 struct RemoteSources<'a> {
-    images: &'a ImageSettings,
-    cache: Cache,
-    machine: Machine,
-    evidence: &'a [CoreFile],
-    registry: Option<Registry>,
+    images: Images<'a>,
     debuginfod: Option<Debuginfod>,
-    observer: PullProgress<'a>,
-}
-
-/// Forwards the progress of a pull to the observer of the command.
-struct PullProgress<'a>(&'a dyn Observer);
-
-impl Progress for PullProgress<'_> {
-    fn started(&self, what: &str, total: Option<u64>) {
-        self.0.started(what, total);
-    }
-    fn advanced(&self, bytes: u64) {
-        self.0.advanced(bytes);
-    }
-    fn finished(&self) {
-        self.0.finished();
-    }
 }
 
 impl<'a> RemoteSources<'a> {
@@ -364,192 +330,16 @@ impl<'a> RemoteSources<'a> {
             false => Debuginfod::from_environment(&cache, images.ca.clone()),
         };
         Self {
-            images,
-            cache,
-            machine: process.machine(),
-            evidence: process.evidence(),
-            registry: None,
+            images: Images::new(images, cache, process, observer),
             debuginfod,
-            observer: PullProgress(observer),
         }
-    }
-
-    fn open_registry(&mut self, consent: Consent) -> Result<(), PullError> {
-        if self.registry.is_none() && !self.images.offline {
-            let mut options = RegistryOptions::from_environment();
-            options.auth_file.clone_from(&self.images.auth_file);
-            options.ca.clone_from(&self.images.ca);
-            if consent == Consent::Credentials {
-                let own = self
-                    .images
-                    .debug_image
-                    .as_deref()
-                    .map(ImageReference::parse);
-                let own = own.transpose()?.map(|own| own.registry().to_owned());
-                options.local_hosts = Some(own.into_iter().collect());
-            }
-            self.registry = Some(Registry::open(&options)?);
-        }
-        Ok(())
-    }
-
-    fn sysroot(&mut self, reference: &str, consent: Consent) -> Result<Sysroot<'_>, PullError> {
-        let reference = ImageReference::parse(reference)?;
-        self.open_registry(consent)?;
-        let options = PullOptions {
-            cache: &self.cache,
-            registry: self.registry.as_ref().filter(|_| consent != Consent::No),
-            progress: &self.observer,
-        };
-        Sysroot::open(options, &reference, self.machine)
-    }
-
-    /// Why the registry of an image may be contacted.
-    fn consent(&mut self, reference: &str) -> Result<Consent, PullError> {
-        let image = ImageReference::parse(reference)?;
-        if self.images.image.as_deref() == Some(reference) {
-            return Ok(Consent::Named);
-        }
-        let mut configured = self.images.registries.iter();
-        if configured.any(|pattern| is_registry(pattern, image.registry())) {
-            return Ok(Consent::Named);
-        }
-        self.open_registry(Consent::Credentials)?;
-        let known = match &self.registry {
-            Some(registry) => registry.is_known(&image)?,
-            None => false,
-        };
-        Ok(match known {
-            true => Consent::Credentials,
-            false => Consent::No,
-        })
-    }
-
-    /// Takes modules, their debug files and debuggers' own files from the image.
-    fn image(&mut self, reference: &str, gathered: &mut Gathered) {
-        if !gathered.modules.iter().any(FoundModule::is_missing) {
-            return;
-        }
-        let what = format!("cannot use image `{reference}`");
-        let consent = self.consent(reference).unwrap_or(Consent::No);
-        let evidence = self.evidence;
-        let is_offline = self.images.offline;
-        let sysroot = match self.sysroot(reference, consent) {
-            Ok(sysroot) => sysroot,
-            Err(PullError::Offline { .. }) if consent == Consent::No && !is_offline => {
-                gathered.remarks.push(not_asked(reference));
-                return;
-            }
-            Err(error) => {
-                gathered.image = Some(reference.to_owned());
-                gathered.remarks.push(pull_failure(error, &what));
-                return;
-            }
-        };
-        gathered.image = Some(sysroot.reference().to_string());
-        let missing: Vec<usize> = (0..gathered.modules.len())
-            .filter(|number| {
-                gathered
-                    .modules
-                    .get(*number)
-                    .is_some_and(FoundModule::is_missing)
-            })
-            .collect();
-        let module = |number: &usize| gathered.modules.get(*number).map(|found| &found.module);
-        let mut wanted: Vec<Wanted> = missing
-            .iter()
-            .filter_map(module)
-            .map(|module| Wanted {
-                paths: vec![module.path.clone()],
-                build_id: module.build_id.clone(),
-                part: FileRole::File,
-                need: Need::Required,
-                debug: Some(match module.kind {
-                    ModuleKind::Executable => Need::Required,
-                    _ => Need::Passing,
-                }),
-            })
-            .collect();
-        // Debug files of modules that are here already are taken where a layer is read anyway.
-        let lacking: Vec<Wanted> = gathered
-            .modules
-            .iter()
-            .filter(|found| found.lacks_debug_info() && found.module.build_id.is_some())
-            .map(|found| Wanted {
-                paths: vec![found.module.path.clone()],
-                build_id: found.module.build_id.clone(),
-                part: FileRole::File,
-                need: Need::Passing,
-                debug: Some(Need::Passing),
-            })
-            .collect();
-        let passing = lacking.len();
-        wanted.extend(lacking);
-        let extras = debugger_files::paths(gathered.modules.iter().map(|found| &found.module));
-        wanted.extend(extras.iter().map(|path| Wanted {
-            paths: vec![path.clone()],
-            build_id: None,
-            part: FileRole::File,
-            need: Need::Passing,
-            debug: None,
-        }));
-        let pulled = sysroot.pull(&wanted);
-        let mut answers = pulled.answers.into_iter();
-        for (number, answer) in missing.iter().zip(answers.by_ref()) {
-            let Some(found) = gathered.modules.get_mut(*number) else {
-                continue;
-            };
-            match answer {
-                Lookup::Found(file) => {
-                    // Without a build-id in the core, the image's digest is the proof.
-                    let candidate = Candidate {
-                        path: file.file,
-                        inside: None,
-                        needs_proof: found.module.deleted,
-                    };
-                    found.try_files(vec![candidate], FileSource::Image, evidence);
-                }
-                Lookup::Mismatch {
-                    expected,
-                    found: other,
-                } => found.mismatch(expected, other),
-                Lookup::Absent(_) => {}
-            }
-        }
-        for (path, answer) in extras.into_iter().zip(answers.skip(passing)) {
-            if let Lookup::Found(file) = answer {
-                gathered.extras.push((path, file.file));
-            }
-        }
-        for found in &mut gathered.modules {
-            let id = found
-                .module
-                .build_id
-                .clone()
-                .filter(|_| found.lacks_debug_info());
-            if let Some(file) = id.and_then(|id| sysroot.file(FileRole::Debug, &id)) {
-                found.try_debug(&file, FileSource::Image);
-            }
-            if let Some(id) = found.missing_alternate()
-                && let Some(file) = sysroot.file(FileRole::Debug, &id)
-            {
-                found.try_alternate(&file, &id);
-            }
-        }
-        let problem = pulled.problem.map(|problem| match problem {
-            PullError::Offline { .. } if consent == Consent::No && !is_offline => {
-                not_asked(reference)
-            }
-            problem => pull_failure(problem, &what),
-        });
-        gathered.remarks.extend(problem);
     }
 
     /// Asks debuginfod and the debug image for what the stacks need, until nothing new comes.
     fn by_need(&mut self, stacks: &WantedStacks<'_>, gathered: &mut Gathered) {
         let mut tried: Vec<(usize, FileRole)> = Vec::new();
-        let mut debug_image = self.images.debug_image.clone();
-        let servers = self.debuginfod.is_some() || self.images.offline;
+        let mut debug_image = self.images.settings.debug_image.clone();
+        let servers = self.debuginfod.is_some() || self.images.settings.offline;
         if !servers && debug_image.is_none() {
             return;
         }
@@ -565,11 +355,19 @@ impl<'a> RemoteSources<'a> {
                 let file = self.ask_servers(*part, id, gathered);
                 progress |= file.is_some_and(|file| {
                     let source = FileSource::Debuginfod;
-                    use_file(gathered, (*number, *part, id), &file, source, self.evidence)
+                    use_file(
+                        gathered,
+                        (*number, *part, id),
+                        &file,
+                        source,
+                        self.images.evidence,
+                    )
                 });
             }
             if let Some(reference) = debug_image.take() {
-                progress |= self.ask_debug_image(&reference, stacks, gathered);
+                progress |= self
+                    .images
+                    .take_debug(&reference, &stacks.needs(gathered), gathered);
             }
             if !progress {
                 return;
@@ -583,13 +381,17 @@ impl<'a> RemoteSources<'a> {
         id: &BuildId,
         gathered: &mut Gathered,
     ) -> Option<PathBuf> {
-        if let Some(file) = Debuginfod::cached(&self.cache, part, id) {
+        if let Some(file) = Debuginfod::cached(&self.images.cache, part, id) {
             return Some(file);
         }
-        match self.debuginfod.as_ref()?.get(part, id, &self.observer) {
+        match self
+            .debuginfod
+            .as_ref()?
+            .get(part, id, &self.images.observer)
+        {
             Ok(file) => file,
             Err(error) => {
-                // One that does not answer now will not answer for the next module either.
+                // A server that does not answer will not answer for the next module either.
                 self.debuginfod = None;
                 let failure = Failure::new(ExitStatus::Unreachable, "debuginfod cannot be used")
                     .cause(error)
@@ -599,89 +401,6 @@ impl<'a> RemoteSources<'a> {
             }
         }
     }
-
-    fn ask_debug_image(
-        &mut self,
-        reference: &str,
-        stacks: &WantedStacks<'_>,
-        gathered: &mut Gathered,
-    ) -> bool {
-        let needs = stacks.needs(gathered);
-        if needs.is_empty() {
-            return false;
-        }
-        let what = format!("cannot use debug image `{reference}`");
-        let sysroot = match self.sysroot(reference, Consent::Named) {
-            Ok(sysroot) => sysroot,
-            Err(error) => {
-                gathered.remarks.push(pull_failure(error, &what));
-                return false;
-            }
-        };
-        let wanted: Vec<Wanted> = needs
-            .iter()
-            .map(|(_, part, id)| Wanted {
-                paths: Vec::new(),
-                build_id: Some(id.clone()),
-                part: *part,
-                need: Need::Required,
-                debug: Some(Need::Required),
-            })
-            .collect();
-        let pulled = sysroot.pull(&wanted);
-        let mut progress = false;
-        for ((number, part, id), answer) in needs.iter().zip(pulled.answers) {
-            if let Lookup::Found(file) = answer {
-                let source = FileSource::DebugImage;
-                let need = (*number, *part, id);
-                progress |= use_file(gathered, need, &file.file, source, self.evidence);
-            }
-        }
-        gathered
-            .remarks
-            .extend(pulled.problem.map(|problem| pull_failure(problem, &what)));
-        progress
-    }
-}
-
-/// Why a registry may be contacted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Consent {
-    /// The user named the image, or configured the registry.
-    Named,
-    /// The dump names it, and the user has credentials for it or a rule in `registries.conf`.
-    Credentials,
-    /// Only the dump names it: its cached files are used.
-    No,
-}
-
-/// Whether `registry` is what `pattern` of `images.registries` names: `host`, `host:port` or `*.domain`.
-fn is_registry(pattern: &str, registry: &str) -> bool {
-    let pattern = pattern.to_ascii_lowercase();
-    let registry = registry.to_ascii_lowercase();
-    match pattern.strip_prefix("*.") {
-        Some(domain) => {
-            let parent = registry.split_once('.').map(|(_, parent)| parent);
-            !domain.is_empty()
-                && (parent == Some(domain) || registry.ends_with(&format!(".{domain}")))
-        }
-        None => pattern == registry,
-    }
-}
-
-/// Why an image was not pulled, with the ways to allow it.
-fn not_asked(reference: &str) -> anyhow::Error {
-    let shown = terminal_line(reference);
-    let image = ImageReference::parse(reference);
-    let registry = image.map(|image| image.registry().to_owned());
-    let registry = terminal_line(registry.as_deref().unwrap_or("its registry"));
-    let what = format!("image `{shown}` was not pulled: only the dump names its registry");
-    Failure::new(ExitStatus::Nothing, what)
-        .hint(format!("if you trust `{registry}`: `--image {}`", shell_word(OsStr::new(reference))))
-        .hint(format!(
-            "to always allow it: `registries = [\"{registry}\"]` under `[images]` in config.toml, or log in to it"
-        ))
-        .into()
 }
 
 /// The stacks that files are gathered for.
@@ -692,12 +411,12 @@ struct WantedStacks<'a> {
 }
 
 impl WantedStacks<'_> {
-    /// What would name more frames: the module, the part, and the build-id of the file.
+    /// What would name more frames: the module, the part, and the file's build-id.
     fn needs(&self, gathered: &Gathered) -> Vec<(usize, FileRole, BuildId)> {
         let modules = &gathered.modules;
         let loaded: Vec<LoadedModule<'_>> = modules.iter().map(FoundModule::loaded).collect();
         let mut needs = self.process.needs(&loaded, self.all_threads);
-        // A stack that ends at a missing file goes on in what the handler stored.
+        // A stack that ends at a missing file continues in the stored stacks.
         if needs
             .iter()
             .any(|need| matches!(need.what, FrameNeed::Object { .. }))
@@ -782,28 +501,6 @@ mod tests {
             ),
         ] {
             assert_eq!(is_in_container(&line, &id), is_in, "{line}");
-        }
-    }
-
-    #[test]
-    fn registry_patterns_name_hosts_and_domains() {
-        for (pattern, registry, matches) in [
-            ("quay.io", "quay.io", true),
-            ("quay.io", "quay.io:5000", false),
-            ("quay.io", "evil-quay.io", false),
-            ("127.0.0.1:5000", "127.0.0.1:5000", true),
-            ("*.example.com", "registry.example.com", true),
-            ("*.example.com", "a.b.example.com", true),
-            ("*.example.com", "example.com", false),
-            ("*.example.com", "badexample.com", false),
-            ("*.", "quay.io", false),
-            ("*", "quay.io", false),
-        ] {
-            assert_eq!(
-                is_registry(pattern, registry),
-                matches,
-                "{pattern} {registry}"
-            );
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Dumps that are still in the spool of this node: waiting for the store, or kept here by the policy.
+//! Dumps that are still in the spool of this node: waiting for upload, or retained by the policy.
 //!
-//! A sealed entry is read as the bundle that it will become; nothing is copied or changed. The spool is
-//! root's: for others there is a hint.
+//! A sealed entry is read like the bundle that it will become; nothing is copied or changed. Only root
+//! can read the spool; other users get a hint.
 
 use std::fs;
 use std::io;
@@ -15,16 +15,16 @@ use super::dump::bundle_failure;
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
 
-/// Shortest start of an id that is looked for: a word such as `latest` is none.
+/// Minimum length of an id prefix: a word such as `latest` is not an id.
 const SHORTEST: usize = 4;
 
-/// What there is of a reference in the spool.
+/// The result of looking for a reference in the spool.
 pub(super) enum Spooled {
     /// A sealed entry: its directory and its bundle.
     Entry(PathBuf, Box<BundleReader>),
     /// Nothing that this user can see.
     Nothing {
-        /// Whether the spool is there and may not be read.
+        /// The spool exists but is not readable.
         hidden: bool,
     },
 }
@@ -32,7 +32,7 @@ pub(super) enum Spooled {
 /// Looks for a dump by its id or a unique start of it.
 ///
 /// # Errors
-/// When it is there and cannot be read, or the reference means several.
+/// If it exists and cannot be read, or if the prefix is ambiguous.
 pub(super) fn find(spool: &Path, reference: &str) -> Result<Spooled> {
     let wanted = match reference.parse::<IdPrefix>() {
         Ok(wanted) if reference.len() >= SHORTEST => wanted,
@@ -61,7 +61,7 @@ pub(super) fn find(spool: &Path, reference: &str) -> Result<Spooled> {
         several => {
             let shown = terminal_line(reference);
             let message = format!(
-                "`{shown}` is the start of several ids in {}",
+                "`{shown}` is ambiguous: several ids in {} start with it",
                 spool.display()
             );
             let failure = Failure::new(ExitStatus::Failure, message);
@@ -91,7 +91,7 @@ fn open(path: &Path) -> Result<Spooled> {
         )
         .into());
     }
-    // Of one in quarantine only what its manifest lists is read.
+    // From a quarantined entry, only files that its manifest lists are read.
     let bundle = BundleWriter::from_entry(path)
         .and_then(|bundle| BundleReader::open(Arc::new(bundle.source())));
     match bundle {

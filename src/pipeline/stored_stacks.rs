@@ -1,8 +1,8 @@
-//! The stacks that the handler unwound at the crash and stored as `backtrace.json`, for dumps without a core
-//! and for files that are missing here.
+//! The stacks that the handler unwound at the crash and stored as `backtrace.json`. They are used for dumps
+//! without a core, and if files are missing here.
 //!
-//! The entry is as untrusted as the rest of a bundle: indices are checked, and a file is used only if its
-//! build-id is the one that the handler read from the process.
+//! The entry is untrusted like the rest of a bundle: indices are checked, and a file is used only if it
+//! has the build-id that the handler read from the process.
 
 use std::collections::HashMap;
 
@@ -19,13 +19,13 @@ use super::files::open_regular;
 use super::sources::CrashedProcess;
 use super::{Dump, FoundModule, Origin};
 
-/// Largest entry that is read; that of a thousand threads has one or two MiB.
+/// Maximum size of the entry; that of a thousand threads has one or two MiB.
 const LARGEST: u64 = 64 << 20;
 
-/// More threads than a real process has are not looked at.
+/// Maximum number of threads; real processes have fewer.
 const MAX_THREADS: usize = 16 << 10;
 
-/// What the handler stored of the stacks of one process.
+/// The handler's stored stacks of one process.
 pub(super) struct StoredStacks {
     raw: RawBacktrace,
     modules: Vec<Module>,
@@ -41,7 +41,7 @@ impl Memory for NoMemory {
 }
 
 impl Dump {
-    /// The stacks that the handler stored; `None` where there are none that can be read.
+    /// The stacks that the handler stored; `None` if there are none that can be read.
     pub(super) fn stored_stacks(&self) -> Option<StoredStacks> {
         let json = match (&self.origin, self.bundle()) {
             (Origin::Case(path), _) => {
@@ -82,12 +82,12 @@ impl StoredStacks {
         })
     }
 
-    /// How the handler made the dump's fingerprint.
+    /// How the handler computed the dump's fingerprint.
     pub(super) fn explanation(&self) -> Option<&Explanation> {
         self.raw.explanation.as_ref()
     }
 
-    /// The text with which glibc ended the process.
+    /// The message with which glibc aborted the process.
     pub(super) fn abort_message(&self) -> Option<String> {
         self.raw.abort_message.clone()
     }
@@ -171,7 +171,7 @@ impl StoredStacks {
         }
     }
 
-    /// Whether there is a frame at all.
+    /// Whether there is any frame.
     pub(super) fn has_frames(&self) -> bool {
         self.raw
             .threads
@@ -203,7 +203,7 @@ impl CrashedProcess for StoredStacks {
     }
 }
 
-/// What makes two modules the same.
+/// The facts that identify a module.
 fn key<'a>(path: &'a [u8], id: &'a Option<BuildId>) -> (&'a [u8], Option<&'a BuildId>) {
     (path, id.as_ref())
 }
@@ -233,7 +233,7 @@ fn modules_of(raw: &RawBacktrace, manifest: &Manifest) -> Vec<Module> {
         });
         Module {
             path: path.to_vec(),
-            // Without a build-id, nothing here shows that a file at this path is the one that was mapped.
+            // Without a build-id, nothing proves that a file at this path is the mapped one.
             deleted: stored.build_id.is_none(),
             kind: match record {
                 Some(record) => record.kind,

@@ -1,4 +1,4 @@
-//! Opens stores and resolves references in them, with errors that say what to do.
+//! Opens stores and resolves references to dumps, with errors that include advice.
 
 use anyhow::Result;
 use cdh_store::{
@@ -10,10 +10,10 @@ use crate::render::{shell_word, terminal_line};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
 
-/// Opens the store of `settings`. The embedded directory store is made when it is not there yet.
+/// Opens the store of `settings`. The default directory store is created if it does not exist.
 ///
 /// # Errors
-/// When there is no such store, or it may not be read.
+/// If there is no such store, or it is not readable.
 pub fn open_store(settings: &Settings) -> Result<Box<dyn Store>> {
     if settings.store_is_default {
         return open_or_create_store(settings);
@@ -34,11 +34,11 @@ pub fn open_store(settings: &Settings) -> Result<Box<dyn Store>> {
 
 const MISSING_STORE: &str = "check `--store` and CDH_STORE; the first dump creates a directory store (`cdh agent sweep`, `cdh import --store <DIR> <CORE>`)";
 
-/// Refuses a store that is given by a plain name which the config file does not have. The agent would otherwise
-/// make a directory of a misspelt name and ship into it.
+/// Refuses a store given by a plain name that the config file does not have. Otherwise the agent would create a
+/// directory with the misspelt name and ship into it.
 ///
 /// # Errors
-/// When the store is such a name.
+/// If the store is such a name.
 pub fn require_known_store(settings: &Settings) -> Result<()> {
     match settings.plain_store_name() {
         Some(name) => {
@@ -90,7 +90,7 @@ fn with_hints(failure: Failure, hints: &[String]) -> Failure {
         .fold(failure, |failure, hint| failure.hint(hint.as_str()))
 }
 
-/// Advice for a store without dumps: where dumps are, if they are near. Costs a few requests.
+/// Advice for a store without dumps: where other dumps are, if a few requests find them.
 #[must_use]
 pub fn hints_elsewhere(url: &StoreUrl) -> Vec<String> {
     cdh_store::find_elsewhere(url)
@@ -106,7 +106,7 @@ fn hint_for(found: &StoreUrl) -> String {
     )
 }
 
-/// Whether the directory may be the one that was meant by `name`.
+/// Whether `name` may mean this directory.
 fn is_similar_name(name: &str, url: &StoreUrl) -> bool {
     let StoreUrl::Directory(path) = url else {
         return false;
@@ -137,7 +137,7 @@ pub fn hints_for_nothing(settings: &Settings, store: &dyn Store, is_filtered: bo
     }
 }
 
-/// Whether a store has no dump. One that cannot be listed now is not called empty.
+/// Whether a store has no dump. A store that cannot be listed now does not count as empty.
 #[must_use]
 pub fn is_empty(store: &dyn Store) -> bool {
     let query = Query {
@@ -149,7 +149,7 @@ pub fn is_empty(store: &dyn Store) -> bool {
         .is_ok_and(|dumps| dumps.is_empty())
 }
 
-/// The dumps of a store. Manifests that are read over a network are kept for the next time.
+/// The dumps of a store. Manifests that are read over a network are cached.
 #[must_use]
 pub fn catalog<'s>(settings: &Settings, store: &'s dyn Store) -> Catalog<'s> {
     let catalog = Catalog::new(store);
@@ -178,10 +178,10 @@ pub fn open_or_create_store(settings: &Settings) -> Result<Box<dyn Store>> {
     open_node_store(settings).map_err(|error| store_failure(error, "open"))
 }
 
-/// As [`open_or_create_store`], for who asks again and again. Credentials of the agent's own count.
+/// Like [`open_or_create_store`], for callers that retry. The agent's own credentials are used.
 ///
 /// # Errors
-/// When it cannot be opened or made.
+/// If it cannot be opened or created.
 pub fn open_node_store(settings: &Settings) -> Result<Box<dyn Store>, StoreError> {
     match &settings.store {
         StoreUrl::Directory(path) => Ok(Box::new(DirectoryStore::create(path)?)),
@@ -189,10 +189,10 @@ pub fn open_node_store(settings: &Settings) -> Result<Box<dyn Store>, StoreError
     }
 }
 
-/// As [`open_node_store`], and never creates a directory.
+/// Like [`open_node_store`], but never creates a directory.
 ///
 /// # Errors
-/// When it does not exist, or cannot be opened.
+/// If it does not exist, or cannot be opened.
 pub fn open_existing_store(settings: &Settings) -> Result<Box<dyn Store>, StoreError> {
     let keys = settings.store_keys.as_ref();
     let keys = keys.map(|(access, secret)| S3Keys {
@@ -202,7 +202,7 @@ pub fn open_existing_store(settings: &Settings) -> Result<Box<dyn Store>, StoreE
     cdh_store::open_store_as(&settings.store, keys)
 }
 
-/// Turns a store's error into a failure with status and advice; `verb` says what was tried.
+/// Turns a store's error into a failure with status and advice; `verb` is the attempted operation.
 #[must_use]
 pub fn store_failure(error: StoreError, verb: &str) -> anyhow::Error {
     let status = match &error {
@@ -234,14 +234,14 @@ pub fn store_failure(error: StoreError, verb: &str) -> anyhow::Error {
 /// The dump that `reference` (id, unique prefix, `latest`, `~N`) means.
 ///
 /// # Errors
-/// When there is none, when there are several, or when the store fails.
+/// If there is none, if there are several, or if the store fails.
 pub fn resolve(settings: &Settings, store: &dyn Store, reference: &str) -> Result<DumpSummary> {
     let place = store.describe();
     catalog(settings, store).resolve(reference).map_err(|error| match error {
         ResolveError::NotFound { .. } => {
             let shown = terminal_line(reference);
             let failure = Failure::new(ExitStatus::Nothing, format!("no dump `{shown}` in {place}"));
-            // The columns of `cdh groups` with ids and with fingerprints look alike.
+            // In `cdh groups`, the columns of ids and of fingerprints look alike.
             let is_hex = (8..=16).contains(&reference.len()) && reference.bytes().all(|byte| byte.is_ascii_hexdigit());
             let failure = match is_hex {
                 true => failure.hint(format!("if it is a fingerprint: `cdh groups {shown}`, `cdh ls fingerprint:{shown}`")),

@@ -1,4 +1,4 @@
-//! What naming asks for while it works: the files of split DWARF, and the cache of earlier answers.
+//! Supplies the symbolizer with files of split DWARF and cached results.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -38,7 +38,8 @@ impl DiskSurroundings<'_> {
 }
 
 impl Surroundings for DiskSurroundings<'_> {
-    /// Where the compiler put it, in the sysroot first; else beside the program. The id in it is checked.
+    /// The compiler's path, first below the sysroot; otherwise beside the program. The id in the file is
+    /// checked.
     fn split_unit(&self, module: usize, directory: &[u8], name: &[u8]) -> Option<Bytes> {
         let name = Path::new(OsStr::from_bytes(name));
         let stated = Path::new(OsStr::from_bytes(directory)).join(name);

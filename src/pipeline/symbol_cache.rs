@@ -1,9 +1,9 @@
-//! What naming found out in earlier runs, in files of its own below the cache directory.
+//! Caches results of symbolization in files below the cache directory.
 //!
-//! The invariants: a file is written under another name and renamed, so that a reader sees all of it or
-//! nothing; files are never changed in place, only replaced or removed; who reads one checks it. Runs need
-//! no lock: the worst that two can do is to find out the same thing twice. The directory must be the
-//! user's own, or nothing is read from it or written to it.
+//! Invariants: a file is written under another name and renamed, so that a reader sees all of it or
+//! nothing. Files are never modified, only replaced or removed. Every reader verifies what it reads. No
+//! lock is needed: the worst case is that two runs compute the same result. If the directory is not
+//! private to the user, nothing is read from it or written to it.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -18,11 +18,11 @@ use cdh_symbolize::Bytes;
 
 use super::files::open_regular;
 
-/// All files together: a few large programs with their sections stored decompressed.
+/// Maximum size of all files: a few large programs with decompressed sections.
 const LIMIT: u64 = 2 << 30;
-/// Between two looks at the size of the cache.
+/// Time between two checks of the cache's size.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
-/// When a file that was read counts as used again: not at each run, for that is a write.
+/// Minimum age of the recorded last use before it is updated, because an update is a write.
 const TOUCH_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// The cache of one user.
@@ -34,12 +34,12 @@ pub(super) struct SymbolCache {
 }
 
 impl SymbolCache {
-    /// With another limit on all files together.
+    /// Sets another limit for all files together.
     pub(super) fn limited(self, limit: u64) -> Self {
         Self { limit, ..self }
     }
 
-    /// The cache in `directory`, which is made when it is first written to.
+    /// The cache in `directory`, which is created at the first write.
     pub(super) fn in_directory(directory: &Path) -> Self {
         let usable = match fs::symlink_metadata(directory) {
             Ok(found) => is_own(&found),
@@ -52,7 +52,7 @@ impl SymbolCache {
         }
     }
 
-    /// A cache that remembers nothing, where there is no private directory.
+    /// A cache that stores nothing, if there is no private directory.
     pub(super) fn nowhere() -> Self {
         Self {
             directory: None,
@@ -77,7 +77,7 @@ impl SymbolCache {
         Some(Box::new(Mapped(MappedFile::from_file(&file).ok()?)))
     }
 
-    /// Failing to remember is no failure.
+    /// A failed write to the cache is not an error.
     pub(super) fn put(&self, name: &str, bytes: &[u8]) {
         let _ = self.write(name, bytes);
     }
@@ -98,7 +98,7 @@ impl SymbolCache {
         }
         self.pruned
             .call_once(|| prune(directory, self.limit, SystemTime::now()));
-        // Threads of one process may remember the same at the same time.
+        // Threads of one process may write the same result at once.
         static WRITTEN: AtomicUsize = AtomicUsize::new(0);
         let pid = rustix::process::getpid().as_raw_nonzero();
         let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
@@ -127,7 +127,7 @@ fn is_own(metadata: &fs::Metadata) -> bool {
         && metadata.mode() & 0o022 == 0
 }
 
-/// Removes what was not used for the longest time until the rest fits, and what dead runs left behind.
+/// Removes the least recently used files until the rest fits, and what dead runs left.
 fn prune(directory: &Path, limit: u64, now: SystemTime) {
     let stamp = directory.join(".pruned");
     let age = |path: &Path| {
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_is_there_for_the_next_run() {
+    fn symbol_cache_stores_results_for_the_next_run() {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("symbols");
         let cache = SymbolCache::in_directory(&place);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_at_the_same_time_leave_whole_files() {
+    fn symbol_cache_concurrent_runs_leave_complete_files() {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("symbols");
         std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! Lays out the files that a debugger needs, under the paths that the core knows them by.
+//! Builds a directory with the files that a debugger needs, at the paths that the core names.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -19,39 +19,40 @@ use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
 
-/// Characters of a path that a message shows.
+/// Maximum characters of a path in a message.
 const SHOWN_NAME: usize = 80;
-/// Inside the sysroot, as on the systems that the files are from.
+/// Directory of debug files in the sysroot, as on the files' own systems.
 const DEBUG_DIRECTORY: &str = "usr/lib/debug";
 
-/// What a debugger is started with.
+/// Inputs for a debugger.
 #[derive(Debug)]
 pub struct DebugView {
-    /// The program's own file, where it was found.
+    /// The program's own file, if it was found.
     pub executable: Option<PathBuf>,
-    /// What the kernel started, where that is the dynamic loader with the program as its argument.
+    /// The file that the kernel started, if that is the dynamic loader with the program as its
+    /// argument.
     pub started: Option<PathBuf>,
-    /// Files that the debugger cannot place itself, and what to add to their addresses.
+    /// Files that the debugger cannot place itself, and their load offsets.
     pub placed: Vec<(PathBuf, u64)>,
-    /// The core, or the minicore where there is no other.
+    /// The core, or the minicore if there is no core.
     pub core: PathBuf,
-    /// A directory laid out as the root of the crashed process.
+    /// A directory laid out like the root of the crashed process.
     pub sysroot: PathBuf,
-    /// Directories that hold libraries, for those that the loader knew by another path.
+    /// Directories with libraries that the loader knew by another path.
     pub library_directories: Vec<PathBuf>,
-    /// Where separate debug files are, by build-id.
+    /// Separate debug files, by build-id.
     pub debug_directory: PathBuf,
     /// Whether the debugger may not use the network either.
     pub offline: bool,
-    /// Keeps the case from being deleted while this lives, and while a debugger that inherited it runs.
+    /// Prevents deletion of the case while this exists, and while a debugger that inherited it runs.
     pub in_use: Option<CaseInUse>,
 }
 
-/// Makes the view of `dump`: fetches it where needed, finds the files of its modules wherever they are, and
-/// links every verified one into a sysroot. Also returns what was found.
+/// Builds the view of `dump`: fetches it if needed, finds the files of its modules in all sources, and
+/// links every verified one into a sysroot. Also returns the files found.
 ///
 /// # Errors
-/// When there is no core, or the case cannot be written.
+/// If there is no core, or the case cannot be written.
 pub fn debug_view(
     settings: &Settings,
     dump: &Dump,
@@ -71,7 +72,7 @@ pub fn debug_view(
     Ok((view, gathered))
 }
 
-/// Where the view is built, and the core that it is about.
+/// The directory of the view, and its core.
 fn place(settings: &Settings, dump: &Dump, observer: &dyn Observer) -> Result<(PathBuf, PathBuf)> {
     let case = match &dump.origin {
         Origin::Core(path) => {
@@ -100,8 +101,8 @@ fn place(settings: &Settings, dump: &Dump, observer: &dyn Observer) -> Result<(P
     Ok((case, core))
 }
 
-/// A link that could not be made, and why. Names come from the core: one that the file system refuses must not
-/// keep the rest from the debugger.
+/// A link that could not be created, and why. Names come from the core: one that the file system refuses must
+/// not affect the others.
 type LinkProblem = (PathBuf, std::io::Error);
 
 fn link_remark(problems: &[LinkProblem]) -> Option<anyhow::Error> {
@@ -128,7 +129,7 @@ fn lay_out(
 ) -> std::io::Result<DebugView> {
     let sysroot = directory.join("sysroot");
     case::private_directory(directory)?;
-    // Left by a dead process that had the same id.
+    // A leftover of a dead process with the same id.
     let fresh = aside(&sysroot);
     let _ = fs::remove_dir_all(&fresh);
     fs::create_dir(&fresh)?;
@@ -155,8 +156,8 @@ fn lay_out(
     })
 }
 
-/// Whether the kernel started the dynamic loader instead of the program: debuggers take the auxiliary vector,
-/// which describes the loader, for the program's.
+/// Whether the kernel started the dynamic loader instead of the program. Debuggers then misread the auxiliary
+/// vector, which describes the loader, as the program's.
 fn started_by_loader(head: &CoreHead, gathered: &Gathered) -> bool {
     const AT_PHDR: u64 = 3;
     let started = head.aux(AT_PHDR).map(Avma);
@@ -167,8 +168,8 @@ fn started_by_loader(head: &CoreHead, gathered: &Gathered) -> bool {
     })
 }
 
-/// The loader's file, by which a debugger finds the libraries, and the program where it was mapped. Without the
-/// loader's file, the libraries as well.
+/// The loader's file, from which a debugger finds the libraries, and the program at its mapped address. Without
+/// the loader's file, the libraries as well.
 fn loader_and_program(
     sysroot: &Path,
     gathered: &Gathered,
@@ -191,10 +192,10 @@ fn loader_and_program(
     (loader, placed)
 }
 
-/// Links every verified file under the path that the core knows it by. No name that a file chose for itself
-/// replaces the path of a mapped file: paths of modules come first, then those of all other mappings, then
-/// sonames that are still free.
-/// Returns the executable and the directories of libraries below `sysroot`, the later name of `fresh`.
+/// Links every verified file at the path that the core names. A name that a file chose for itself never
+/// replaces the path of a mapped file: paths of modules come first, then those of other mappings, then
+/// unused sonames. Returns the executable and the directories of libraries below `sysroot`, the final name
+/// of `fresh`.
 fn link_files(
     fresh: &Path,
     sysroot: &Path,
@@ -239,7 +240,7 @@ fn link_files(
     }
     place_debug_files(fresh, gathered, problems);
     place_empty_files(fresh, analysis)?;
-    // The loader may have known a library by its soname.
+    // The loader may know a library by its soname.
     for (file, inside) in sonames {
         if let Err(error) = place_link(&file, &fresh.join(&inside)) {
             problems.push((inside, error));
@@ -249,10 +250,10 @@ fn link_files(
     Ok((executable, library_directories))
 }
 
-/// Gives `fresh` the name `sysroot`. Where there is one already, the two are exchanged in one step: other runs
-/// may be publishing theirs, and debuggers may be reading from the old one.
+/// Renames `fresh` to `sysroot`. If `sysroot` exists, the two are exchanged atomically: other runs may be
+/// publishing theirs, and debuggers may be reading the old one.
 fn publish(fresh: &Path, sysroot: &Path) -> std::io::Result<()> {
-    /// Each attempt fails only if another run published in between.
+    /// An attempt fails only if another run published in between.
     const ATTEMPTS: usize = 1_000;
     let mut outcome = Ok(());
     for _ in 0..ATTEMPTS {
@@ -281,7 +282,8 @@ fn publish(fresh: &Path, sysroot: &Path) -> std::io::Result<()> {
     outcome
 }
 
-/// Whether `rename(2)` found a directory with files under the new name: either error is allowed.
+/// Whether `rename(2)` failed because the new name is a directory with files: both errors are
+/// allowed.
 fn is_taken(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     matches!(
@@ -290,8 +292,8 @@ fn is_taken(error: &std::io::Error) -> bool {
     )
 }
 
-/// Whether debuggers take a directory of libraries as one: gdb separates them by `:`, LLDB splits commands into
-/// words. Libraries in other directories are still found by their full paths.
+/// Whether debuggers accept the name of a directory of libraries: gdb separates them by `:`, LLDB splits
+/// commands into words. Libraries in other directories are still found by their full paths.
 fn is_one_word(directory: &Path) -> bool {
     let bytes = directory.as_os_str().as_bytes();
     let separates = |byte: &u8| {
@@ -324,7 +326,8 @@ fn place_link(file: &Path, link: &Path) -> std::io::Result<()> {
     }
 }
 
-/// `.build-id/ab/cdef.debug` under the debug directory, and what is no module under its own path.
+/// `.build-id/ab/cdef.debug` below the debug directory, and the path of each mapped file that is
+/// not a module.
 fn place_debug_files(root: &Path, gathered: &Gathered, problems: &mut Vec<LinkProblem>) {
     let by_id = |id: &BuildId| {
         let hex = id.to_string();
@@ -354,8 +357,8 @@ fn place_debug_files(root: &Path, gathered: &Gathered, problems: &mut Vec<LinkPr
     }
 }
 
-/// gdb warns of each mapped file that it cannot open. What was not proven to be the right file is an
-/// empty one: gdb finds nothing in it, which is true.
+/// gdb warns of each mapped file that it cannot open. An unverified file is therefore replaced by an
+/// empty one.
 fn place_empty_files(root: &Path, analysis: &Analysis) -> std::io::Result<()> {
     for mapping in analysis.head.mappings() {
         let Some(inside) = inner_path(&mapping.path) else {
@@ -365,7 +368,7 @@ fn place_empty_files(root: &Path, analysis: &Analysis) -> std::io::Result<()> {
         if path.symlink_metadata().is_ok() {
             continue;
         }
-        // A hostile list may name a file where another path needs a directory.
+        // A hostile list may name a file at a path where another entry needs a directory.
         let made = path
             .parent()
             .is_some_and(|parent| fs::create_dir_all(parent).is_ok());
@@ -379,7 +382,7 @@ fn place_empty_files(root: &Path, analysis: &Analysis) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Systems with a merged /usr call the same directory /lib and /usr/lib.
+/// On systems with a merged /usr, /lib and /usr/lib are the same directory.
 fn merge_usr(root: &Path) -> std::io::Result<()> {
     for name in ["lib", "lib64", "bin", "sbin"] {
         let (short, long) = (root.join(name), root.join("usr").join(name));
@@ -413,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn sysroots_published_in_parallel_are_always_whole() {
+    fn sysroots_published_in_parallel_are_always_complete() {
         let dir = tempfile::tempdir().unwrap();
         let sysroot = dir.path().join("sysroot");
         std::thread::scope(|scope| {

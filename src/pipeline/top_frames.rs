@@ -1,8 +1,8 @@
-//! The frame that each of several crashes is known by: the first of the user's own code.
+//! The top frame of each of several crashes: the first frame of the user's own code.
 //!
-//! A backtrace for each costs reads and time, so everything here is bounded: how many, how large a
-//! minicore, how long altogether. What was found is cached by fingerprint; what was not found in time is
-//! left out, and found the next time. Nothing is pulled from a registry for it.
+//! Each backtrace costs reads and time, so everything is limited: the number of dumps, the size of a
+//! minicore, the total time. Results are cached by fingerprint. Frames that are not found in time are
+//! left out until the next run. Nothing is pulled from a registry.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,21 +19,21 @@ use super::{BacktraceRequest, Dump, Observer, TaskScope, dump, name_stacks, name
 use crate::render::{terminal_line, top_frame};
 use crate::settings::Settings;
 
-/// Crashes whose newest dump is read in one run.
+/// Maximum crashes whose newest dump is read in one run.
 const MAX_READ: usize = 64;
-/// Larger minicores are not read over a network.
+/// Maximum size of a minicore read over a network.
 const MAX_MINICORE: u64 = 4 << 20;
-/// For all of them together.
+/// Total time limit.
 const TIME: Duration = Duration::from_secs(3);
-/// Dumps that are read at once over a network; on a disk as many as there are processors.
+/// Dumps read in parallel over a network; on a disk, as many as there are processors.
 const PARALLEL: usize = 8;
-/// Frames of a stack that are looked at.
+/// Maximum frames of a stack that are examined.
 const FRAMES: usize = 64;
-/// All cached frames together: tens of thousands.
+/// Maximum size of all cached frames: tens of thousands.
 const CACHE_LIMIT: u64 = 2 << 20;
-/// A frame is not longer, in characters.
+/// Maximum length of a frame, in characters.
 const LONGEST: usize = 500;
-/// First line of a cached frame. Another number if the rule changes.
+/// First line of a cached frame. Increase the number if the rule changes.
 const HEADER: &str = "cdh top frame 1\n";
 
 struct Silent;
@@ -44,15 +44,15 @@ impl Observer for Silent {
     fn finished(&self) {}
 }
 
-/// What was found of one crash.
+/// The result for one crash.
 struct Found {
     number: usize,
     text: Option<String>,
-    /// Whether the frame has a function's name: without the module's file it may have one another time.
+    /// Whether the frame has a function name: without the module's file it may get one in a later run.
     is_named: bool,
 }
 
-/// The top frames of these dumps, in their order; `None` where there is none or the bounds were reached.
+/// The top frames of these dumps, in their order; `None` if there is none or a limit was reached.
 #[must_use]
 pub fn top_frames(
     settings: &Settings,
@@ -84,7 +84,8 @@ pub fn top_frames(
     for _ in 0..threads {
         let (queue, dumps, sender) = (Arc::clone(&queue), Arc::clone(&dumps), sender.clone());
         let (store, settings) = (Arc::clone(store), settings.offline());
-        // Not joined: a server that does not answer must not hold up what is known already.
+        // The threads are not joined: a server that does not answer must not delay the known
+        // results.
         std::thread::spawn(move || {
             while Instant::now() < deadline
                 && let Some(number) = queue.lock().ok().and_then(|mut queue| queue.pop_front())
@@ -156,7 +157,7 @@ fn read(
     Ok(top_frame(&stacks.backtrace).map(|text| (text.chars().take(LONGEST).collect(), is_named)))
 }
 
-/// A dump without one is read by ranges, which moves as little.
+/// A dump without a minicore is read by ranges, which transfers as little.
 fn has_small_minicore(dump: &Dump) -> bool {
     let entries = dump.bundle().map(|bundle| bundle.entries());
     let mut entries = entries.into_iter().flatten();
@@ -164,7 +165,8 @@ fn has_small_minicore(dump: &Dump) -> bool {
     minicore.is_none_or(|entry| entry.size <= MAX_MINICORE)
 }
 
-/// A file's name for a crash of a store. Without a fingerprint each dump is a crash of its own.
+/// The cache file's name for a crash of a store. Without a fingerprint, each dump is a crash of its
+/// own.
 fn name(place: &str, dump: &DumpSummary) -> String {
     let crash = match &dump.fingerprint {
         Some(fingerprint) => format!("{fingerprint}\n{}\n{}", dump.exe, dump.signal),
@@ -175,7 +177,7 @@ fn name(place: &str, dump: &DumpSummary) -> String {
         .to_string()
 }
 
-/// What is not exactly what was written is not there.
+/// A file that is not in the exact format that we write is ignored.
 fn cached(cache: &SymbolCache, name: &str) -> Option<String> {
     let bytes = cache.get(name)?;
     let text = std::str::from_utf8((*bytes).as_ref()).ok()?;

@@ -1,7 +1,7 @@
-//! A core in a zip that is not a bundle: one that a person, a bug tracker or a CI server packed.
+//! A core in a zip that is not a bundle: packed by a user, a bug tracker or a CI server.
 //!
-//! Names in the zip are shown, and never become paths. Of each entry only the first bytes are read to find the
-//! core.
+//! Names in the zip are only shown, and never become paths. Only the first bytes of each entry are read to
+//! find the core.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use super::dump::bundle_failure;
 use crate::render::{shell_word, terminal_line};
 use crate::report::{ExitStatus, Failure};
 
-/// Entries whose first bytes are read.
+/// Maximum entries whose first bytes are read.
 const EXAMINED: usize = 256;
-/// Names that a message lists.
+/// Maximum names in a message.
 const SHOWN: usize = 5;
 /// `e_type` of cores (`elf.h`), little-endian.
 const ET_CORE: [u8; 2] = [4, 0];
 
-/// Opens a zip as a bundle; `None` if it is another zip, in which a core may be by any name.
+/// Opens a zip as a bundle; `None` if it is another zip, which may contain a core under any name.
 ///
 /// # Errors
-/// When it is a bundle that cannot be read.
+/// If it is a bundle that cannot be read.
 pub(super) fn bundle_in(
     source: &Arc<dyn ByteSource>,
     shown: &str,
@@ -36,8 +36,8 @@ pub(super) fn bundle_in(
     }
 }
 
-/// Whether anything says more about a core than its suffix: people call cores `app.core` too. Names of dumps begin
-/// with their id, also in a bundle that is cut before its facts.
+/// Whether more than a suffix suggests a core: users name cores `app.core` too. Names of dumps begin with their
+/// id, also in a bundle that is truncated before its facts.
 fn has_dump(bundle: &BundleReader) -> bool {
     /// Letters of a UUID.
     const ID: usize = 36;
@@ -56,8 +56,8 @@ fn has_dump(bundle: &BundleReader) -> bool {
 /// The one core in a zip, decompressed.
 ///
 /// # Errors
-/// When there is none, when there are several, or when it is stored in a way that is not supported: with the command
-/// that gets at it.
+/// If there is none, if there are several, or if its storage method is not supported; the error names the command
+/// that extracts it.
 pub(super) fn open(
     source: Arc<dyn ByteSource>,
     shown: &str,
@@ -86,7 +86,7 @@ pub(super) fn open(
         Failure::new(ExitStatus::Failure, message).cause(anyhow::anyhow!(cause))
     };
     let word = shell_word(shown);
-    // Beside a core, compressed files are logs and symbols.
+    // Compressed files beside a core are logs and symbols.
     if cores
         .iter()
         .any(|(_, compression, _)| compression.is_none())
@@ -102,7 +102,7 @@ pub(super) fn open(
             ))
             .into());
     }
-    // An entry that cannot be read may be the core, and what is compressed beside it a log.
+    // An entry that cannot be read may be the core, and the compressed file beside it a log.
     if unreadable.is_some() {
         cores.retain(|(_, compression, _)| compression.is_none());
     }

@@ -1,9 +1,10 @@
-//! Facts of a dump that can be listed on their own: `cdh ls -F exe`, as `coredumpctl -F COREDUMP_EXE`.
+//! Facts of a dump that can be listed on their own: `cdh ls -F exe`, like `coredumpctl -F
+//! COREDUMP_EXE`.
 
 use cdh_bundle::Manifest;
 use cdh_store::DumpSummary;
 
-/// Each field: its name, that of systemd-coredump if it has one, and whether a key holds it.
+/// Each field: its name, systemd-coredump's name if it has one, and whether a key holds it.
 pub const FIELDS: [(&str, &str, bool); 22] = [
     ("id", "", true),
     ("time", "COREDUMP_TIMESTAMP", false),
@@ -29,16 +30,16 @@ pub const FIELDS: [(&str, &str, bool); 22] = [
     ("file", "COREDUMP_FILENAME", false),
 ];
 
-/// A field that was asked for.
+/// A requested field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field(String);
 
 impl Field {
-    /// By its name, or that of systemd-coredump. Names of the journal that have no name here are looked for in what
-    /// an import recorded.
+    /// Parses a name, ours or systemd-coredump's. Other names of journal fields are looked up in what an import
+    /// recorded.
     ///
     /// # Errors
-    /// When there is none, with those that there are.
+    /// If there is no such field; the error lists all.
     pub fn parse(text: &str) -> Result<Self, String> {
         let known = FIELDS
             .iter()

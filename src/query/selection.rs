@@ -1,4 +1,4 @@
-//! Which dumps a command line selects: flags, `name:value` arguments, and bare words.
+//! Selects dumps by flags, `name:value` arguments, and bare words.
 
 use std::collections::HashSet;
 
@@ -13,19 +13,19 @@ use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
 use crate::when::parse_when;
 
-/// The term that needs more than keys and manifests: when a crash was first seen in the store.
+/// The term that needs more than keys and manifests: when the store first received a crash.
 pub const NEW_SINCE: &str = "new-since";
 
-/// Terms of the command line that the filter of the TUI does not have, and what they ask.
+/// Terms of the command line that the TUI's filter does not have, and what they filter by.
 pub const LISTING_TERMS: [(&str, &str); 1] = [(
     NEW_SINCE,
     "of crashes that the store first received since then",
 )];
 
-/// How names of systemd units end (`systemd.unit(5)`).
+/// Suffixes of systemd units (`systemd.unit(5)`).
 const UNITS: [&str; 5] = [".service", ".scope", ".slice", ".socket", ".timer"];
 
-/// Fields of the journal by which coredumpctl matches, and our terms.
+/// Journal fields that coredumpctl matches by, and our terms.
 const JOURNAL_FIELDS: [(&str, &str); 9] = [
     ("COREDUMP_PID", "pid"),
     ("COREDUMP_EXE", "exe"),
@@ -43,17 +43,17 @@ const JOURNAL_FIELDS: [(&str, &str); 9] = [
 pub struct Selection {
     /// What its terms ask.
     pub query: Query,
-    /// Only crashes that were first seen since then.
+    /// Only crashes that the store first received since then.
     pub new_since: Option<Timestamp>,
     words: Vec<Words>,
-    /// Each term that was given, and how it was written.
+    /// Each given term, as it was written.
     given: Vec<(&'static str, String)>,
-    /// Terms as `name:value`, and words, in the order in which they were given.
+    /// Terms as `name:value`, and words, in the order of the command line.
     normalized: Vec<String>,
 }
 
-/// One argument without a term's name. It is looked for in the key; a number may also be a process id, and a text
-/// with spaces a command line, for which manifests are read.
+/// One argument without a term's name. It is searched for in the key. A number may also be a process id, and a
+/// text with spaces a command line; for these, manifests are read.
 #[derive(Clone, Debug)]
 struct Words {
     words: Vec<Word>,
@@ -74,7 +74,7 @@ impl Words {
         self.words.iter().all(|word| haystack.has(word))
     }
 
-    /// Whether a manifest may match where the key does not.
+    /// Whether a manifest may match although the key does not.
     fn needs_manifest(&self) -> bool {
         self.pid.is_some() || self.command_line.is_some()
     }
@@ -90,11 +90,11 @@ impl Words {
 }
 
 impl Selection {
-    /// The newest dump that one argument means, as coredumpctl takes them: a process id, a program by name or path,
+    /// Finds the newest dump that one argument matches, like coredumpctl: a process id, a program by name or path,
     /// a unit, a command line, or terms.
     ///
     /// # Errors
-    /// When a term cannot have its value.
+    /// If a term has an invalid value.
     pub fn of_reference(text: &str, now: Timestamp) -> Result<Self> {
         let mut selection = Self::default();
         let is_term = |piece: &str| {
@@ -117,10 +117,10 @@ impl Selection {
         Ok(selection)
     }
 
-    /// What flags and arguments select.
+    /// The selection that flags and arguments describe.
     ///
     /// # Errors
-    /// When a term does not exist, is given twice, or cannot have its value; when no time is in the range.
+    /// If a term does not exist, is given twice, or has an invalid value; if the time range is empty.
     pub fn from_args(args: &SelectionArgs, now: Timestamp) -> Result<Self> {
         let mut selection = Self::default();
         let short = args.namespace_or_count.as_ref();
@@ -173,7 +173,7 @@ impl Selection {
         }
     }
 
-    /// Adds an argument: `namespace:payments`, or a word that is looked for everywhere.
+    /// Adds an argument: `namespace:payments`, or a word that is searched for everywhere.
     fn argument(&mut self, text: &str, now: Timestamp) -> Result<()> {
         if self.add_match(text, now)? {
             return Ok(());
@@ -193,7 +193,8 @@ impl Selection {
         self.add(known, value, text.to_owned(), now)
     }
 
-    /// Adds what coredumpctl would recognize by its form: a path, a unit, or a field of the journal.
+    /// Adds an argument that coredumpctl would recognize by its form: a path, a unit, or a journal
+    /// field.
     fn add_match(&mut self, text: &str, now: Timestamp) -> Result<bool> {
         let field = text.split_once('=').and_then(|(name, value)| {
             let known = JOURNAL_FIELDS.iter().find(|(known, _)| *known == name)?;
@@ -240,14 +241,14 @@ impl Selection {
         Ok(())
     }
 
-    /// The dumps that it selects, newest first, and when their crashes were first seen in the whole store.
+    /// The selected dumps, newest first, and when the store first received their crashes.
     ///
     /// # Errors
-    /// When the store cannot be listed.
+    /// If the store cannot be listed.
     pub fn survey(&self, catalog: &Catalog<'_>, now: Timestamp) -> Result<Survey, StoreError> {
         let mut query = self.query.clone();
         if let Some(new_since) = self.new_since {
-            // All dumps of a crash that is new are newer than that.
+            // All dumps of a new crash are newer than this.
             query.since = Some(query.since.map_or(new_since, |since| since.max(new_since)));
         }
         let options = SurveyOptions {
@@ -270,11 +271,11 @@ impl Selection {
         Ok(survey)
     }
 
-    /// Keeps the dumps that the words match. Reads manifests only for words that may be a process id or a command
-    /// line.
+    /// Retains the dumps that the words match. Reads manifests only for words that may be a process id or a
+    /// command line.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub fn retain_words(
         &self,
         catalog: &Catalog<'_>,
@@ -319,20 +320,20 @@ impl Selection {
         self.query.fingerprint.is_some()
     }
 
-    /// Whether keys and manifests decide it all, so that a limit can be left to the store.
+    /// Whether keys and manifests are enough to decide, so that the store can apply a limit.
     #[must_use]
     pub fn is_query(&self) -> bool {
         self.words.is_empty() && self.new_since.is_none()
     }
 
-    /// Whether it lets everything through.
+    /// Whether it selects everything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.given.is_empty() && self.words.is_empty()
     }
 }
 
-/// The term that a name or an abbreviation means, of those for listings too.
+/// The term that a name or an abbreviation means, including terms for listings only.
 fn term(name: &str) -> Option<&'static str> {
     let mut listing = LISTING_TERMS.iter().map(|(known, _)| *known);
     full_name(name).or_else(|| listing.find(|known| *known == name))
@@ -345,7 +346,7 @@ fn is_path(text: &str) -> bool {
         .any(|start| text.starts_with(start))
 }
 
-/// The path from the root, without `.` and `..`. A program may not exist here.
+/// The absolute path, without `.` and `..`. A program may not exist on this machine.
 fn absolute(text: &str) -> String {
     let path = std::path::Path::new(text);
     let absolute = std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));

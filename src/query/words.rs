@@ -2,7 +2,7 @@
 
 use cdh_store::DumpSummary;
 
-/// A word that is looked for everywhere.
+/// A word that is searched for everywhere.
 #[derive(Clone, Debug)]
 pub struct Word {
     text: String,
@@ -10,7 +10,7 @@ pub struct Word {
 }
 
 impl Word {
-    /// In any case of letters.
+    /// Letter case is ignored.
     #[must_use]
     pub fn new(text: &str) -> Self {
         let text = text.to_lowercase();
@@ -21,19 +21,18 @@ impl Word {
     }
 }
 
-/// Letters of an id or a fingerprint, from its start, that find it. Fewer would find names such as `db` or
+/// Minimum length of a prefix of an id or a fingerprint. Shorter ones would find names such as `db` or
 /// `cafe` in the ids of other dumps.
 const ID_LETTERS: usize = 5;
 
-/// What a filter looks at: made once for each dump.
+/// The searchable text of a dump, computed once.
 #[derive(Clone, Debug)]
 pub struct Haystack {
-    /// Fingerprint and id, a line each, then everything else that words are looked for in, one part a line,
-    /// in lower case.
+    /// Fingerprint and id, one line each, then all other searchable parts, one per line, in lower case.
     text: Box<str>,
     /// Where the names begin in `text`, bytes.
     names: usize,
-    /// Which letters are in it.
+    /// The set of its letters.
     letters: u64,
 }
 
@@ -69,7 +68,8 @@ impl Haystack {
         }
     }
 
-    /// Whether the word is in a name, abbreviates one, or begins the id or the fingerprint.
+    /// Whether the word occurs in a name, abbreviates one, or is a prefix of the id or the
+    /// fingerprint.
     #[must_use]
     pub fn has(&self, word: &Word) -> bool {
         if word.letters & !self.letters != 0 {
@@ -83,14 +83,14 @@ impl Haystack {
     }
 }
 
-/// One bit for each letter or digit, some shared.
+/// One bit for each letter or digit; some share a bit.
 fn letters(text: &str) -> u64 {
     text.bytes()
         .filter(|byte| *byte != b'\n')
         .fold(0, |bits, byte| bits | 1 << (byte & 63))
 }
 
-/// Whether each letter of `word` continues the one before in `name`, or begins a part of it.
+/// Whether each letter of `word` continues the previous one in `name`, or begins a part of it.
 fn abbreviates(word: &str, name: &str) -> bool {
     let (word, name) = (word.as_bytes(), name.as_bytes());
     if word.is_empty() || name.len() > 128 || word.len() > name.len() {
@@ -100,7 +100,7 @@ fn abbreviates(word: &str, name: &str) -> bool {
         let before = at.checked_sub(1).and_then(|before| name.get(before));
         before.is_none_or(|before| !before.is_ascii_alphanumeric())
     };
-    // Bit n: the letters so far can end at place n.
+    // Bit n: the letters so far can end at position n.
     let mut places: u128 = 0;
     for (number, letter) in word.iter().enumerate() {
         let mut next: u128 = 0;

@@ -1,4 +1,4 @@
-//! Backtraces for people and for programs.
+//! Prints backtraces for people and for programs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -25,55 +25,55 @@ pub struct BacktraceView<'a> {
     pub manifest: &'a Manifest,
     /// The stacks.
     pub backtrace: &'a Backtrace,
-    /// Threads of the core, for their registers.
+    /// Threads of the core, with their registers.
     pub threads: &'a [Thread],
-    /// The stack that was full, if that was the cause.
+    /// The overflowed stack, if that was the cause.
     pub overflow: Option<StackOverflow>,
-    /// The text with which glibc ended the process.
+    /// The message with which glibc aborted the process.
     pub abort_message: Option<&'a str>,
     /// Why the process crashed.
     pub cause: Option<&'a Cause>,
-    /// Instructions around each frame of the crashing thread.
+    /// Instructions around each frame of the crashed thread.
     pub listings: Option<&'a [Option<Listing>]>,
-    /// What the runtimes of languages know of the crash.
+    /// What language runtimes show about the crash.
     pub runtimes: &'a [RuntimeReport],
-    /// What there is of the core.
+    /// Which parts of the core exist.
     pub completeness: Option<&'a Completeness>,
     /// Whether everything came from the minicore.
     pub from_minicore: bool,
-    /// Whether the user named a directory of files.
+    /// Whether the user named a directory with modules.
     pub searched_sysroot: bool,
     /// Whether to print registers.
     pub registers: bool,
     /// Whether to merge threads with equal stacks.
     pub group: bool,
-    /// Whether to fold recursions, how the process ended, and the start of the runtime.
+    /// Whether to fold recursion, abort frames, and the start of the runtime.
     pub fold: bool,
-    /// Variables of the frames shown.
+    /// Variables of the printed frames.
     pub variables: &'a FrameVariables,
-    /// Below which frames to print all of them.
+    /// The frames whose variables are printed completely.
     pub locals: Locals<'a>,
     /// Names of threads, where they are known.
     pub names: &'a BTreeMap<u32, String>,
     /// Lines of source files around frames.
     pub sources: Option<&'a Sources>,
-    /// How long all of it took, where that is to be said.
+    /// The total duration, if it is to be printed.
     pub elapsed: Option<Duration>,
 }
 
-/// Below which frames variables are printed.
+/// The frames whose variables are printed.
 #[derive(Clone, Copy, Debug)]
 pub enum Locals<'a> {
     /// None.
     No,
     /// All of them.
     All,
-    /// These, by thread id and number.
+    /// These frames, by thread id and number.
     Of(&'a BTreeSet<(u32, usize)>),
 }
 
 impl Locals<'_> {
-    /// Whether those of a frame are printed.
+    /// Whether the variables of a frame are printed.
     #[must_use]
     pub fn shows(self, tid: u32, number: usize) -> bool {
         match self {
@@ -92,22 +92,23 @@ pub type Sources = BTreeMap<String, SourceText>;
 pub struct SourceText {
     /// Its lines.
     pub lines: Vec<String>,
-    /// Why it may not be what the program was built from.
+    /// Why it may differ from the file that the program was built from.
     pub warnings: Vec<String>,
 }
 
-/// What makes stacks draw the same lines.
+/// The properties that make stacks print the same lines.
 type Stack = (Vec<(FrameIdentity, FrameTrust)>, Stop);
-/// A native frame's address. Frames of an interpreted language share one: their line and function distinguish them.
+/// A native frame's address. Frames of an interpreted language share one address, so their line and function
+/// distinguish them.
 type FrameIdentity = (u64, Option<(String, u32)>);
 
-/// Lines of source before and after the one that a frame is at.
+/// Lines of source before and after the frame's line.
 const SOURCE_AROUND: u32 = 3;
-/// Names that are shown of a folded end of a stack.
+/// Maximum names shown of a folded end of a stack.
 const END_NAMES: usize = 4;
 /// Letters of each.
 const END_NAME_LENGTH: usize = 48;
-/// Thread ids that are listed of a group.
+/// Maximum thread ids listed of a group.
 const LISTED: usize = 8;
 
 /// For people.
@@ -121,7 +122,7 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
         }
     };
     put(&head_lines(view), &mut text);
-    // Of a thousand threads most wait in the same few places.
+    // In a process with a thousand threads, most wait in the same few places.
     let mut known: HashMap<Stack, Range<usize>> = HashMap::new();
     for (threads, shown) in grouped(view) {
         put(&[Line::default(), thread_title(view, &threads)], &mut text);
@@ -177,7 +178,7 @@ fn header(view: &BacktraceView) -> Vec<Line> {
         None => manifest.crash_signal().description.clone(),
     };
     title.toned(Tone::Bad, terminal_line(&signal));
-    // The sentence of `cdh why`, where it says more than the signal.
+    // The sentence of `cdh why`, if it says more than the signal.
     let cause = view.cause.filter(|cause| cause.is_known());
     let mut lines: Vec<Line> = cause
         .map(|cause| Line::of(Tone::Bad, terminal_line(&cause.sentence)))
@@ -196,7 +197,7 @@ fn header(view: &BacktraceView) -> Vec<Line> {
     if let Some(image) = &manifest.image {
         facts.push(("image", image.reference.clone()));
     }
-    // An imported core does not say where it was written.
+    // An imported core does not record where it was written.
     let node = manifest.node_name();
     if manifest.workload.is_some() && !node.is_empty() {
         facts.push(("node", node));
@@ -239,7 +240,7 @@ pub(super) fn handler_end(signal: &SignalFacts) -> String {
     }
 }
 
-/// The fingerprint of the dump, and the one that the stack below has where that is another.
+/// The fingerprint of the dump, and that of the stack below if it differs.
 fn fingerprints(view: &BacktraceView) -> impl Iterator<Item = String> {
     let dump = view.backtrace.fingerprint.as_ref();
     let made = view.backtrace.explanation.as_ref();
@@ -250,7 +251,7 @@ fn fingerprints(view: &BacktraceView) -> impl Iterator<Item = String> {
     dump.map(ToString::to_string).into_iter().chain(other)
 }
 
-/// Whether stacks of the machine that a dump is from are unwound.
+/// Whether stacks of the dump's machine type can be unwound.
 #[must_use]
 pub fn is_unwound(manifest: &Manifest) -> bool {
     manifest.machine.is_empty() || Machine::from_name(&manifest.machine).is_some()
@@ -261,7 +262,7 @@ fn remarks(view: &BacktraceView) -> Vec<String> {
     let mut remarks = Vec::new();
     remarks.extend(view.overflow.map(|overflow| overflow.to_string()));
     if !matches!(view.manifest.verdict, Verdict::Complete) {
-        // Said first, for it may explain everything below.
+        // This comes first, because it may explain everything below.
         remarks.push(format!("the core is {}", view.manifest.verdict.describe()));
     }
     if let Some(found) = view.completeness.filter(|found| !found.is_complete()) {
@@ -372,7 +373,7 @@ pub fn shown_frames(backtrace: &Backtrace, thread: &ThreadBacktrace, fold: bool)
     frames.flatten().collect()
 }
 
-/// The variables of a frame, as gdb lists them.
+/// The variables of a frame, in gdb's format.
 fn variable_lines(variables: &FunctionVariables) -> Vec<Line> {
     let line = |variable: &cdh_inspect::Variable| {
         let mut line = Line::default();
@@ -443,7 +444,7 @@ pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line>
                     lines.extend(source_lines(view, frame, &mut warned));
                     let listings = view.listings.filter(|_| thread.crashing);
                     let listing = listings.and_then(|all| all.get(number)?.as_ref());
-                    // An inlined call is part of the code of its caller.
+                    // An inlined call belongs to the code of its caller.
                     let listing = listing.filter(|_| !frame.inline);
                     lines.extend(listing.into_iter().flat_map(listing_lines));
                 }
@@ -480,7 +481,8 @@ impl End {
     }
 }
 
-/// One line for an end of the stack. Of many names, those next to the program's own frames are shown.
+/// One line for the end of the stack. If there are many names, those next to the program's own frames
+/// are shown.
 fn end_line(thread: &ThreadBacktrace, range: Range<usize>, end: End) -> Line {
     let (first, last) = (range.start, range.end.saturating_sub(1));
     let frames = thread.frames.get(range.clone()).unwrap_or_default();
@@ -521,7 +523,7 @@ fn end_line(thread: &ThreadBacktrace, range: Range<usize>, end: End) -> Line {
     Line::of(Tone::Dim, text)
 }
 
-/// The middle of a recursion: its first repetition is above, its last one below.
+/// The middle of a recursion, between its first and its last repetition.
 fn repeated_line(thread: &ThreadBacktrace, range: &Range<usize>, cycle: usize) -> Line {
     let times = grouped_digits(range.len().checked_div(cycle).unwrap_or(0));
     let what = if cycle == 1 {
@@ -543,7 +545,7 @@ fn repeated_line(thread: &ThreadBacktrace, range: &Range<usize>, cycle: usize) -
     )
 }
 
-/// The lines around a frame. A warning is printed once a thread.
+/// The lines around a frame. Each warning is printed once per thread.
 fn source_lines<'v>(
     view: &BacktraceView<'v>,
     frame: &Frame,
@@ -581,7 +583,7 @@ fn source_lines<'v>(
         .collect()
 }
 
-/// Modules that frames stand in and that could not be used.
+/// Modules that contain frames and that could not be used.
 fn module_problems(view: &BacktraceView) -> Vec<Line> {
     let backtrace = view.backtrace;
     let used: std::collections::BTreeSet<usize> = backtrace

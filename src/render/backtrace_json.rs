@@ -29,7 +29,7 @@ pub struct BacktraceDocument<'a> {
     /// The fault beneath a signal handler that then ended the process or crashed itself: the crash. `null` if there
     /// is none.
     original_signal: Option<NamedOriginalSignal>,
-    /// Whether the core is complete, and otherwise what cut it, as in the manifest.
+    /// Whether the core is complete, and otherwise why not, as in the manifest.
     verdict: &'a Verdict,
     /// How much of the core is stored; `null` if it has no readable headers.
     core: Option<CoreSizes>,
@@ -40,9 +40,9 @@ pub struct BacktraceDocument<'a> {
     listed_fingerprint: Option<&'a str>,
     /// The stack that was full, if the process crashed because of that.
     stack_overflow: Option<StackOverflow>,
-    /// The text with which glibc ended the process: a failed assertion, a broken heap.
+    /// The message with which glibc aborted the process: a failed assertion, a corrupted heap.
     abort_message: Option<&'a str>,
-    /// Why the process crashed; `null` if the crashing thread is not known.
+    /// Why the process crashed; `null` if the crashed thread is not known.
     cause: Option<&'a Cause>,
     /// What the runtimes of languages know of the crash, such as panics and goroutines. Without `--goroutines` only the
     /// one that crashed is listed; the others are counted.
@@ -85,7 +85,7 @@ pub struct NamedBacktrace<'a> {
     /// Absent if a file is missing or the stack is cut.
     #[serde(skip_serializing_if = "Option::is_none")]
     fingerprint: Option<&'a Fingerprint>,
-    /// What the fingerprint is made of.
+    /// The inputs of the fingerprint.
     #[serde(skip_serializing_if = "Option::is_none")]
     explanation: Option<&'a Explanation>,
     /// How long it took.
@@ -107,7 +107,8 @@ pub struct NamedThread<'a> {
     frames: Vec<NamedFrame<'a>>,
     /// Why there are no more frames.
     stop: Stop,
-    /// Whether the handler unwound it at the crash: the core or files that it takes are not here.
+    /// Whether the handler unwound it at the crash, because the core or the necessary files are not
+    /// available.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     stored: bool,
 }
@@ -136,9 +137,9 @@ pub struct NamedVariable<'a> {
     name: &'a str,
     /// Its type, as source code writes it.
     r#type: &'a str,
-    /// Where it is in memory; `null` if it is in registers, computed or nowhere.
+    /// Its location in memory; `null` if it is in registers, computed or nowhere.
     address: Option<u64>,
-    /// Its value as gdb writes it; without `--locals`, `...` for those that have members or elements.
+    /// Its value in gdb's format; without `--locals`, `...` for values that have members or elements.
     value: String,
     /// Whether the value is known.
     state: ValueState,
@@ -154,11 +155,11 @@ pub struct NamedVariable<'a> {
 pub enum ValueState {
     /// It is.
     Value,
-    /// The debug information does not say where it is.
+    /// The debug information does not describe its location.
     OptimizedOut,
-    /// It is in memory that the core does not hold.
+    /// Its location is in memory that the core does not hold.
     NotInTheCore,
-    /// It was not read: `--locals` does.
+    /// It was not read; `--locals` reads it.
     Omitted,
 }
 
@@ -183,17 +184,17 @@ impl<'a> NamedVariable<'a> {
     }
 }
 
-/// The fault for which a signal handler ran.
+/// The fault that a signal handler ran for.
 #[derive(Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NamedOriginalSignal {
-    /// The signal. Code and address are absent where the kernel did not save them.
+    /// The signal. Code and address are absent if the kernel did not save them.
     signal: SignalFacts,
     /// Index of the frame in the first thread that was interrupted. The frames before it are those of the handler.
     frame: usize,
     /// Registers of that frame by name, in hexadecimal; `null` if only the stored stacks are known.
     registers: Option<BTreeMap<String, String>>,
-    /// Faults of the handler that were handled again, the earliest first. `signal` of the document is the last one.
+    /// Faults in the handler that were handled again, the earliest first. `signal` of the document is the last one.
     nested: Vec<NamedNestedSignal>,
 }
 

@@ -1,4 +1,5 @@
-//! What commands print as JSON that change a store or the cache: `fetch`, `import`, `rm`, `gc`, `share`, `cache clear`.
+//! The JSON output of commands that change a store or the cache: `fetch`, `import`, `rm`, `gc`, `share`, `cache
+//! clear`.
 
 #[cfg(feature = "schema")]
 use cdh_bundle::schema::Time;
@@ -23,7 +24,7 @@ pub struct FetchedDump<'a> {
     pub verdict: &'a Verdict,
 }
 
-/// A dump that was put into the store, or found there.
+/// A dump that was stored, or that the store already had.
 #[derive(Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ImportedDump {

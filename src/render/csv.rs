@@ -1,4 +1,5 @@
-//! Comma-separated values (RFC 4180): the rows that JSON has, so that both formats have one content.
+//! Comma-separated values (RFC 4180) of the same rows as JSON, so that both formats have the same
+//! content.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -25,7 +26,8 @@ pub(super) fn csv_text<R: Serialize>(columns: &[&str], rows: &[R]) -> Result<Str
     Ok(text)
 }
 
-/// Quoted where RFC 4180 asks for it; a leading `=`, `+`, `-` or `@` would run as a formula in a spreadsheet.
+/// Quoted if RFC 4180 requires it. A leading `=`, `+`, `-` or `@` is escaped, because a spreadsheet would run
+/// it as a formula.
 fn quoted(cell: &str) -> String {
     let cell = terminal_line(cell);
     let formula = cell.starts_with(['=', '+', '-', '@']);

@@ -1,4 +1,4 @@
-//! Two dumps side by side: only what differs is shown.
+//! Compares two dumps: shows only differences.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,15 +12,15 @@ use super::{Style, Tone, terminal_line};
 
 /// One of the two.
 pub struct DiffSide<'a> {
-    /// What it is called: id or path.
+    /// Its name: id or path.
     pub label: String,
-    /// What the dump says of itself.
+    /// The manifest of the dump.
     pub manifest: &'a Manifest,
     /// The crashing thread first.
     pub backtrace: &'a Backtrace,
     /// Threads of the core, for their registers.
     pub threads: &'a [Thread],
-    /// Names of the environment's variables, where they were captured.
+    /// Names of environment variables, if they were captured.
     pub environment: Option<BTreeSet<String>>,
     /// Resource limits by name: `soft hard unit`.
     pub limits: Option<BTreeMap<String, String>>,
@@ -85,7 +85,7 @@ impl Difference {
             .fingerprint
             .as_ref()
             .zip(b.backtrace.fingerprint.as_ref());
-        // Of dumps of different releases only what is computed here can be compared.
+        // For dumps of different releases, only facts that are computed here can be compared.
         let made = |side: &DiffSide| {
             let made = side.backtrace.explanation.as_ref();
             made.map(|made| (made.scheme, made.fingerprint.clone()))
@@ -119,7 +119,7 @@ impl Difference {
     }
 }
 
-/// A frame without what differs from run to run.
+/// A frame without parts that differ from run to run.
 fn words(backtrace: &Backtrace, frame: &Frame) -> String {
     let place = frame
         .location
@@ -187,7 +187,7 @@ fn registers(side: &DiffSide) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Build-id by file name; a second file of the same name by its path.
+/// Build-id by file name; if two files have the same name, the second by its path.
 fn modules(side: &DiffSide) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for module in &side.backtrace.modules {

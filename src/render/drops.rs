@@ -1,4 +1,4 @@
-//! Crashes without a dump: the same kind as one line, with how many there were.
+//! Crashes without a dump: one line per kind, with their number.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::Style;
 use super::list::{age, finish};
 use super::table::aligned;
 
-/// The lines of each kind as one, the most frequent first.
+/// Merges the lines of each kind, the most frequent first.
 #[must_use]
 pub fn kinds_of_drops(lines: &[DropLine]) -> Vec<DropLine> {
     let mut kinds: BTreeMap<String, DropLine> = BTreeMap::new();
@@ -81,10 +81,10 @@ pub fn drops_text(dropped: &[DropLine], now: Timestamp, style: Style) -> String 
     finish(aligned(&header, &rows), style, |_| false)
 }
 
-/// An array of kinds, as the agents write them.
+/// An array of kinds, in the format of the agents.
 ///
 /// # Errors
-/// Never, with what an agent writes.
+/// Never, for data that an agent wrote.
 pub fn drops_json(dropped: &[DropLine]) -> Result<String> {
     super::json_text(dropped)
 }
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_kind_is_one_line_and_names_are_harmless() {
+    fn drops_merge_equal_kinds_and_escape_names() {
         let lines = [
             line(2, "2026-01-01T00:00:00Z", "/bin/a"),
             line(5, "2026-01-01T02:00:00Z", "/bin/a"),

@@ -1,12 +1,12 @@
-//! Text from outside made safe for one line of a terminal.
+//! Escapes untrusted text for one line of a terminal.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use serde::Serialize;
 
-/// `text` with everything that could move the cursor, colour the screen, reorder text or break the line
-/// written as an escape: C0 and C1 controls, DEL, and Unicode's line, paragraph and direction marks.
+/// Escapes everything in `text` that could move the cursor, colour the screen, reorder text or break
+/// the line: C0 and C1 controls, DEL, and Unicode's line, paragraph and direction marks.
 #[must_use]
 pub fn terminal_line(text: &str) -> String {
     // Almost everything is.
@@ -29,14 +29,15 @@ pub fn terminal_line(text: &str) -> String {
     line
 }
 
-/// Format characters that change how their neighbours are shown (Unicode TR 36, "bidirectional text spoofing").
+/// Format characters that change how their neighbours are displayed (Unicode TR 36, "bidirectional text
+/// spoofing").
 fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// `value` as indented JSON that ends with a line feed. JSON leaves C1 controls and marks of direction as they
-/// are; here they are escaped like other controls, which parsers read as the same text.
+/// `value` as indented JSON that ends with a line feed. JSON allows C1 controls and direction marks; here they
+/// are escaped like other controls, and parsers read the same text.
 ///
 /// # Errors
 /// If `value` cannot be serialized.
@@ -44,7 +45,7 @@ pub fn json_text(value: &(impl Serialize + ?Sized)) -> anyhow::Result<String> {
     Ok(escaped_json(&serde_json::to_string_pretty(value)?) + "\n")
 }
 
-/// As [`json_text`], with the keys of each object in alphabetical order.
+/// Like [`json_text`], with the keys of each object in alphabetical order.
 ///
 /// # Errors
 /// If `value` cannot be serialized.
@@ -65,7 +66,7 @@ pub(super) fn json_lines(rows: &[impl Serialize]) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// JSON with everything escaped that a terminal would obey. Outside of strings JSON has only ASCII.
+/// Escapes in JSON everything that a terminal would obey. Outside of strings, JSON has only ASCII.
 fn escaped_json(json: &str) -> String {
     if json.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')) {
         return json.to_owned();
@@ -81,7 +82,7 @@ fn escaped_json(json: &str) -> String {
     text
 }
 
-/// A word as a shell takes it, on one line: quoted only if it has to be.
+/// A word for a shell, on one line: quoted only if necessary.
 #[must_use]
 pub fn shell_word(word: impl AsRef<OsStr>) -> String {
     let word = word.as_ref();
@@ -90,7 +91,7 @@ pub fn shell_word(word: impl AsRef<OsStr>) -> String {
     if !text.is_empty() && text.chars().all(plain) {
         text.into_owned()
     } else if text.chars().any(is_invisible) || word.to_str().is_none() {
-        // $'…' of bash and POSIX 2024: octal escapes are bytes, and end after three digits.
+        // $'…' of bash and POSIX 2024: octal escapes are bytes of up to three digits.
         let mut quoted = String::from("$'");
         for chunk in word.as_bytes().utf8_chunks() {
             for c in chunk.valid().chars() {
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_text_stays_as_it_is() {
+    fn ordinary_text_is_unchanged() {
         let text = r"C:\größe 日本 'quoted' naïve";
         assert_eq!(terminal_line(text), text);
     }

@@ -1,8 +1,8 @@
-//! Which frames of a stack are shown as one line: a signal handler that ran because of the crash, how the process
-//! ended, the start of the runtime, and the middle of a recursion.
+//! Decides which frames of a stack are shown as one line: a signal handler that ran because of the crash, how the
+//! process ended, the start of the runtime, and the middle of a recursion.
 //!
-//! Each frame is in exactly one piece, and pieces are in the order of the stack. The work is linear in
-//! the number of frames: a stack overflow has hundreds of thousands.
+//! Each frame is in exactly one group, and groups are in the order of the stack. The time is linear in
+//! the number of frames, because a stack overflow has hundreds of thousands.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use cdh_symbolize::{Backtrace, Frame, ModuleReport, Role, ThreadBacktrace};
 
-/// Most frames, inlined calls included, of one repetition.
+/// Maximum frames of one repetition, including inlined calls.
 const LONGEST_CYCLE: usize = 48;
-/// Fewer frames are not worth a summary line.
+/// Minimum frames that are worth a summary line.
 const FEWEST_HIDDEN: usize = 3;
 
 /// Frames that are shown in the same way.
@@ -22,7 +22,7 @@ pub(super) enum FrameGroup {
     Frames(Range<usize>),
     /// A signal handler that ran because of the crash: above the crash.
     Handler(Range<usize>),
-    /// `abort`, a panic's machinery: above the user's frames.
+    /// `abort` or the code of a panic: above the user's frames.
     Ended(Range<usize>),
     /// Below `main` or below the first function of a thread.
     Start(Range<usize>),
@@ -35,7 +35,7 @@ pub(super) enum FrameGroup {
     },
 }
 
-/// The whole stack as it is.
+/// The complete stack, unfolded.
 pub(super) fn unfolded(thread: &ThreadBacktrace) -> Vec<FrameGroup> {
     vec![FrameGroup::Frames(0..thread.frames.len())]
 }
@@ -54,7 +54,7 @@ pub(super) fn folded(backtrace: &Backtrace, thread: &ThreadBacktrace) -> Vec<Fra
     } else {
         0
     };
-    // One frame takes no more room than the line that would stand for it.
+    // A single frame is not folded: it takes no more lines than its summary.
     let ended = crash + if ended > 1 { ended } else { 0 };
     let start = if frames.len() - start > 1 {
         start
@@ -75,20 +75,20 @@ pub(super) fn folded(backtrace: &Backtrace, thread: &ThreadBacktrace) -> Vec<Fra
     pieces
 }
 
-/// What a frame is to the reader.
+/// The role of a frame.
 #[derive(Clone, Copy)]
 struct Kind {
     is_own: bool,
     role: Role,
     /// `main` as the Rust compiler makes it, or a C program's.
     is_main: bool,
-    /// What Rust's runtime calls the program through.
+    /// Functions through which Rust's runtime calls the program.
     is_rust_start: bool,
 }
 
 type FunctionKey = (*const u8, *const u8, Option<usize>);
 
-/// Frames of one function share it, so that each is judged once.
+/// Frames of one function share this, so that each function is classified once.
 fn kinds(frames: &[Frame], modules: &[ModuleReport]) -> Vec<Kind> {
     let mut known: HashMap<FunctionKey, Kind> = HashMap::new();
     let kind = |frame: &Frame| {
@@ -126,9 +126,9 @@ fn start_of_runtime(kinds: &[Kind]) -> usize {
     let tail = kinds.get(first..).unwrap_or_default();
     match tail.iter().position(is_marker) {
         None => kinds.len(),
-        // The runtime calls the program through library functions: they say as little.
+        // The runtime calls the program through library functions, which are folded too.
         Some(_) if first > 0 => first,
-        // No frame is the program's own: a thread that waits, or a crash in a library's thread.
+        // No frame is the program's own: a waiting thread, or a crash in a library's thread.
         Some(_) => {
             let markers = tail.iter().rev().take_while(|kind| is_marker(kind)).count();
             kinds.len() - markers
@@ -136,7 +136,7 @@ fn start_of_runtime(kinds: &[Kind]) -> usize {
     }
 }
 
-/// How many frames at the top only say how the process ended.
+/// Number of frames at the top that only show how the process ended.
 fn end_of_machinery(kinds: &[Kind]) -> usize {
     let above = kinds.iter().take_while(|kind| !kind.is_own);
     let machinery = above
@@ -145,7 +145,7 @@ fn end_of_machinery(kinds: &[Kind]) -> usize {
     machinery.last().map_or(0, |(index, _)| index + 1)
 }
 
-/// Numbers that are equal for frames that read the same but for their line.
+/// Numbers that are equal for frames that differ only in their line.
 fn identities(frames: &[Frame]) -> Vec<usize> {
     #[derive(PartialEq, Eq, Hash)]
     enum Identity<'f> {
@@ -197,7 +197,7 @@ fn fold_cycles(identities: &[usize], range: Range<usize>, pieces: &mut Vec<Frame
     }
 }
 
-/// The shortest cycle that `stack` begins with, and how often it is there.
+/// The shortest cycle at the start of `stack`, and the number of its repetitions.
 fn cycle_of(stack: &[usize]) -> Option<(usize, usize)> {
     (1..=LONGEST_CYCLE.min(stack.len() / 2)).find_map(|cycle| {
         let (_, later) = stack.split_at_checked(cycle)?;
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn deep_stacks_are_folded_in_linear_time() {
         let start = std::time::Instant::now();
-        // Almost a cycle, again and again: the worst case.
+        // The worst case: almost a cycle, repeatedly.
         let block = format!("{}{}", "ab".repeat(2), "a");
         let hostile: String = (0..100_000_u32)
             .map(|n| {

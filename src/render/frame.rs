@@ -1,4 +1,4 @@
-//! One frame of a backtrace, in words.
+//! Formats one frame of a backtrace.
 
 use cdh_inspect::FunctionVariables;
 use cdh_symbolize::{Backtrace, Frame, FrameTrust, Reason, Role, Stop};
@@ -9,13 +9,14 @@ use super::{Tone, terminal_line};
 /// Columns of `#99`.
 const NUMBER_COLUMNS: usize = 3;
 
-/// Columns that the numbers of so many frames take, with their `#`.
+/// Width of the frame numbers, including their `#`, for this many frames.
 pub(super) fn number_columns(frames: usize) -> usize {
     let digits = frames.saturating_sub(1).to_string().len();
     NUMBER_COLUMNS.max(digits + 1)
 }
 
-/// The line of a frame whose number takes so many columns. Machinery and what is below `main` is dimmed.
+/// The line of a frame whose number is padded to this width. Runtime frames and those below `main` are
+/// dimmed.
 pub(super) fn frame_line(
     backtrace: &Backtrace,
     number: usize,
@@ -72,7 +73,7 @@ pub(super) fn frame_line(
 fn arguments(variables: &FunctionVariables) -> String {
     let one = |variable: &cdh_inspect::Variable| {
         let value = match &variable.value {
-            // Aggregates take more room than a line has.
+            // Aggregates do not fit into a line.
             value if value.is_aggregate() => "...".to_owned(),
             value => value.to_string(),
         };
@@ -86,7 +87,7 @@ fn arguments(variables: &FunctionVariables) -> String {
     format!(" ({})", all.join(", "))
 }
 
-/// How the frame was found, where that is not the usual way.
+/// How the frame was found, if that is unusual.
 fn marks(frame: &Frame) -> Vec<&str> {
     let mut marks = Vec::new();
     if let Some(language) = &frame.language {
@@ -125,7 +126,7 @@ fn reason_words(reason: &Reason) -> String {
     }
 }
 
-/// Why the stack ends where it does; nothing where it simply ends.
+/// Why the stack ends; empty for a normal end.
 pub(super) fn stop_words(stop: &Stop) -> Option<String> {
     match stop {
         Stop::End => None,

@@ -1,4 +1,4 @@
-//! Groups as a table, as one page about a single crash, and as JSON.
+//! Prints groups as a table, as one page about a single crash, and as JSON.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use super::list::age;
 use super::table::{Fit, aligned, aligned_within};
 use super::{Style, Tone, short_image, terminal_line};
 
-/// Images and workloads that a line names.
+/// Maximum images and workloads in a line.
 const NAMED: usize = 2;
 /// The mark of a new crash.
 const NEW: &str = "NEW";
@@ -32,7 +32,7 @@ const HEADER: [&str; 10] = [
     "WORKLOADS",
     "IMAGES",
 ];
-/// Columns that are cut where a terminal has no room.
+/// Columns that are shortened on a narrow terminal.
 const WIDE: [usize; 3] = [7, 8, 9];
 
 /// How groups are shown to people.
@@ -79,7 +79,7 @@ pub fn groups_text(groups: &[Group], view: &GroupsView) -> String {
         let group = number.checked_sub(1).and_then(|index| groups.get(index));
         let painted = match group {
             None => view.style.paint(Tone::Strong, line),
-            // The numbers before the mark hold no letters like these.
+            // The numbers before the mark contain no such letters.
             Some(group) if group.is_new => line.replacen(NEW, &view.style.paint(Tone::Bad, NEW), 1),
             Some(_) => line,
         };
@@ -174,7 +174,7 @@ fn absent() -> String {
     "-".to_owned()
 }
 
-/// `3h NEW`, `>90d` if it may be older, `-` if only the filter says since when.
+/// `3h NEW`, `>90d` if it may be older, `-` if it is only known from the filtered dumps.
 fn first(group: &Group, now: Timestamp) -> String {
     let age = age(group.first, now);
     match (group.first_from, group.is_new) {
@@ -185,7 +185,7 @@ fn first(group: &Group, now: Timestamp) -> String {
     }
 }
 
-/// `checkout:1.4.2 (since 3h, 12×)`; without a time where a filter hides the oldest dumps.
+/// `checkout:1.4.2 (since 3h, 12×)`; without a time if a filter hides the oldest dumps.
 fn release(group: &Group, image: &GroupImage, now: Timestamp) -> String {
     let name = short_image(&image.reference, image.release.as_deref());
     let count = image.count;
@@ -223,12 +223,12 @@ pub struct ListedGroup<'g> {
     count: usize,
     /// Number of those that are not complete.
     incomplete: usize,
-    /// Bytes of the bundles, as far as the listing says.
+    /// Bytes of the bundles, if the listing has them.
     bytes: u64,
     /// When the store first received this crash, even if the filter hides that dump.
     #[cfg_attr(feature = "schema", schemars(with = "Time"))]
     first: Timestamp,
-    /// What `first` is based on.
+    /// The source of `first`.
     first_from: FirstFrom,
     /// Whether the crash first appeared within the time that counts as new.
     new: bool,
@@ -243,13 +243,13 @@ pub struct ListedGroup<'g> {
     last: Timestamp,
     /// Id of the newest dump.
     latest: DumpId,
-    /// The frame that the crash is known by, if a backtrace was read.
+    /// The frame that identifies the crash, if a backtrace was read.
     top_frame: Option<&'g str>,
     /// Workloads, as `namespace/pod` or `namespace/owner-*`.
     workloads: &'g BTreeSet<String>,
-    /// The same with times and counts: the one that crashed first comes first.
+    /// The same with times and counts, in the order of their first crash.
     affected: &'g [GroupWorkload],
-    /// Images, if manifests were read: the one that crashed first comes first.
+    /// Images in the order of their first crash, if manifests were read.
     images: &'g [GroupImage],
 }
 

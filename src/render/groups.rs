@@ -1,4 +1,4 @@
-//! The same crash as one line: how often, since when, where.
+//! Groups dumps of the same crash: how often, since when, where.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -11,14 +11,14 @@ use serde::Serialize;
 
 use super::workload::pod_owner;
 
-/// Parts that the time from the first to the last of all crashes is cut into.
+/// Number of parts of the time from the first to the last of all crashes.
 pub const TIMES: usize = 24;
 
-/// Dumps with the same fingerprint, program and signal. A dump without a fingerprint is alone: program and signal
-/// do not identify a bug.
+/// Dumps with the same fingerprint, program and signal. A dump without a fingerprint is a group of its own:
+/// program and signal do not identify a bug.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// First eight digits; absent where no fingerprint could be made.
+    /// First eight digits; absent if no fingerprint could be computed.
     pub fingerprint: Option<String>,
     /// Program.
     pub exe: String,
@@ -28,43 +28,43 @@ pub struct Group {
     pub count: usize,
     /// How many of them are not complete.
     pub incomplete: usize,
-    /// Bytes of their bundles, as far as the listing says.
+    /// Bytes of their bundles, if the listing has them.
     pub bytes: u64,
     /// When the store first received this crash, even if the filter hides that dump.
     pub first: Timestamp,
-    /// Capture time of the oldest dump that was grouped. Times of images and workloads begin there.
+    /// Capture time of the oldest grouped dump. Times of images and workloads begin there.
     pub oldest: Timestamp,
-    /// What `first` is based on.
+    /// The source of `first`.
     pub first_from: FirstFrom,
     /// Whether the crash first appeared within the time that counts as new.
     pub is_new: bool,
     /// When the newest was captured.
     pub last: Timestamp,
-    /// How many in each part of the time of all groups together.
+    /// Number of dumps in each part of the time of all groups.
     pub over_time: [u32; TIMES],
     /// The newest.
     pub newest: DumpSummary,
-    /// `namespace/pod`s, the pods of one deployment as one: `shop/api-*`.
+    /// `namespace/pod`s; pods of one deployment are merged: `shop/api-*`.
     pub workloads: BTreeSet<String>,
-    /// The same with times and counts: the one that crashed first comes first.
+    /// The same with times and counts, in the order of their first crash.
     pub affected: Vec<GroupWorkload>,
-    /// Images, where manifests were read: the one that crashed first comes first.
+    /// Images in the order of their first crash, if manifests were read.
     pub images: Vec<GroupImage>,
-    /// The frame that the crash is known by, where a backtrace was read.
+    /// The frame that identifies the crash, if a backtrace was read.
     pub top: Option<String>,
 }
 
-/// What the first time of a group is based on.
+/// The source of a group's first time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FirstFrom {
-    /// The dumps that were grouped: the crash may be older.
+    /// The grouped dumps: the crash may be older.
     #[default]
     Selection,
     /// The whole store.
     Store,
-    /// The part of the store that was looked at: the crash may be older.
+    /// The searched part of the store: the crash may be older.
     LookBack,
 }
 
@@ -74,7 +74,7 @@ pub enum FirstFrom {
 pub struct GroupWorkload {
     /// `namespace/pod`, or `namespace/owner-*`.
     pub name: String,
-    /// The object that its pods belong to, where manifests name it.
+    /// The object that its pods belong to, if manifests name it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<WorkloadOwner>,
     /// First dump of this group from it.
@@ -83,14 +83,14 @@ pub struct GroupWorkload {
     /// Last dump of this group from it.
     #[cfg_attr(feature = "schema", schemars(with = "Time"))]
     pub last: Timestamp,
-    /// How many dumps of this group are from it.
+    /// Number of dumps of this group from it.
     pub count: usize,
-    /// How many different pods these are from, or containers outside Kubernetes.
+    /// Number of different pods, or of containers outside Kubernetes.
     pub pods: usize,
 }
 
 impl GroupWorkload {
-    /// Its name with the number of its pods, if they are several: `shop/api-* (3 pods)`.
+    /// Its name, with the number of its pods if there are several: `shop/api-* (3 pods)`.
     #[must_use]
     pub fn shown(&self) -> String {
         match self.pods {
@@ -114,23 +114,24 @@ pub struct GroupImage {
     /// Last dump of this group from it.
     #[cfg_attr(feature = "schema", schemars(with = "Time"))]
     pub last: Timestamp,
-    /// How many dumps of this group are from it.
+    /// Number of dumps of this group from it.
     pub count: usize,
 }
 
-/// Fingerprint, or id of a dump without one; program and signal: what makes dumps one crash.
+/// Fingerprint, or id of a dump without one; program and signal: dumps with equal values are one
+/// crash.
 type GroupedCrash<'d> = (Result<&'d str, DumpId>, &'d [u8], &'d str);
-/// Number of a group, namespace, kind and name of the owner: what makes workloads the same.
+/// Number of a group, namespace, kind and name of the owner: workloads with equal values are one.
 type GroupedWorkload<'d> = (usize, Option<&'d str>, Option<&'d str>, Option<&'d str>);
 
-/// What is known of a dump beyond its key, for grouping.
+/// Facts of a dump that its key does not hold, for grouping.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DumpFacts<'f> {
     /// Its image.
     pub image: Option<&'f ImageRef>,
     /// The object that its pod belongs to.
     pub owner: Option<&'f WorkloadOwner>,
-    /// The frame that the crash is known by.
+    /// The frame that identifies the crash.
     pub top: Option<&'f str>,
 }
 
@@ -157,7 +158,8 @@ impl Group {
         }
     }
 
-    /// All groups, the most frequent first. `facts` returns what is known of a dump beyond its key.
+    /// All groups, the most frequent first. `facts` returns the facts of a dump that its key does
+    /// not hold.
     #[must_use]
     pub fn of<'d, 'f>(
         dumps: impl Iterator<Item = &'d DumpSummary> + Clone,
@@ -178,7 +180,7 @@ impl Group {
         };
         let mut places: HashMap<GroupedCrash<'_>, usize> = HashMap::new();
         let mut groups: Vec<(Self, &DumpSummary)> = Vec::new();
-        // Names are put together once for each group, not for each of a hundred thousand dumps.
+        // Names are built once per group, not once for each of a hundred thousand dumps.
         let mut named: HashMap<GroupedWorkload<'_>, usize> = HashMap::new();
         let mut pods: HashSet<(usize, usize, &str)> = HashSet::new();
         for dump in dumps {
@@ -248,15 +250,15 @@ impl Group {
         groups
     }
 
-    /// Whether the crash has older dumps than those that were grouped: times of images and workloads then do
-    /// not say since when they crash.
+    /// Whether the crash has older dumps than the grouped ones. Then the times of images and workloads do
+    /// not show since when they crash.
     #[must_use]
     pub fn hides_older(&self) -> bool {
-        // Without a fingerprint only the selected dumps say when it began.
+        // Without a fingerprint, only the selected dumps show when it began.
         self.first_from == FirstFrom::Selection || self.first.as_second() < self.oldest.as_second()
     }
 
-    /// Sets when each crash was first seen in the store, and whether that was not before `new_since`. A group
+    /// Records when the store first received each crash, and whether that was after `new_since`. A group
     /// without a fingerprint is never new: a name and a signal do not identify a bug.
     pub fn mark_first_seen(groups: &mut [Self], seen: &FirstSeen, new_since: Timestamp) {
         let from = match seen.reach() {
@@ -322,7 +324,7 @@ impl Group {
         (fingerprint, &self.exe, &self.signal)
     }
 
-    /// Whether a dump is one of this crash.
+    /// Whether a dump belongs to this crash.
     #[must_use]
     pub fn holds(&self, dump: &DumpSummary) -> bool {
         let (fingerprint, exe, signal) = self.crash();
@@ -400,7 +402,7 @@ mod tests {
         assert_eq!((groups[0].first, groups[0].is_new), (old, false));
         assert_eq!(groups[0].first_from, FirstFrom::Store);
         assert!(groups[0].hides_older() && !groups[2].hides_older());
-        // Nothing is claimed of a crash without a fingerprint.
+        // Nothing is known about the age of a crash without a fingerprint.
         assert!(!groups[1].is_new && groups[1].first_from == FirstFrom::Selection);
         assert!(groups[2].is_new);
     }
@@ -456,7 +458,7 @@ mod tests {
         assert_eq!(groups[0].affected[0].owner.as_ref(), Some(&owner));
         let api = &groups[0].affected[1];
         assert_eq!((api.first, api.last), (start + day, start + 4 * day));
-        // Without facts a number at the end of a name means nothing.
+        // Without facts, a number at the end of a name has no meaning.
         let groups = Group::of(dumps.iter(), |_| DumpFacts::default());
         assert!(groups[0].workloads.contains("shop/db-0"));
     }

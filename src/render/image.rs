@@ -1,17 +1,17 @@
-//! Images as people call them.
+//! Short names of images.
 
 use super::terminal_line;
 
-/// Digits of a digest that are shown, as `git` shows commits.
+/// Number of digits shown of a digest, as `git` does for commits.
 const DIGITS: usize = 6;
 
-/// `checkout:1.4.2` where the release is known, otherwise `checkout@1f52bc`: the last part of the repository's
-/// name, and what distinguishes its images. Either can be used as a filter: `image:checkout:1.4.2`.
+/// `checkout:1.4.2` if the release is known, otherwise `checkout@1f52bc`: the last part of the repository's
+/// name, and what distinguishes its images. Both forms can be used as a filter: `image:checkout:1.4.2`.
 #[must_use]
 pub fn short_image(reference: &str, release: Option<&str>) -> String {
     let (repository, digest) = reference.split_once('@').unwrap_or((reference, ""));
     let name = repository.rsplit('/').next().unwrap_or(repository);
-    // A reference by tag names the release itself.
+    // A reference by tag contains the release.
     let (name, tag) = name.split_once(':').unwrap_or((name, ""));
     let release = release.or(Some(tag).filter(|tag| !tag.is_empty()));
     let digits = digest.rsplit(':').next().and_then(|hex| hex.get(..DIGITS));

@@ -12,26 +12,26 @@ use super::backtrace::handler_end;
 use super::table::aligned;
 use super::{Style, Tone, bytes, percent, terminal_line};
 
-/// Labels that are shown without `--all`.
+/// Maximum labels shown without `--all`.
 const SHORT_LABELS: usize = 12;
 
 /// What `cdh info` shows.
 pub struct InfoView<'a> {
-    /// What the dump says of itself.
+    /// The manifest of the dump.
     pub manifest: &'a Manifest,
     /// Where it is.
     pub origin: String,
-    /// The stack that was full, if that was the cause.
+    /// The overflowed stack, if that was the cause.
     pub overflow: Option<StackOverflow>,
-    /// What there is of the core, as its own headers say; `None` where it cannot be read.
+    /// Which parts of the core exist, according to its own headers; `None` if they cannot be read.
     pub completeness: Option<&'a Completeness>,
     /// How far a damaged bundle could be read.
     pub salvaged: Option<&'a str>,
-    /// The text with which glibc ended the process.
+    /// The message with which glibc aborted the process.
     pub abort_message: Option<&'a str>,
     /// Why the process crashed.
     pub cause: Option<&'a Cause>,
-    /// What the fingerprint is made of, where the stack can be named here.
+    /// The inputs of the fingerprint, if the stack can be symbolized here.
     pub explanation: Option<&'a Explanation>,
     /// Whether to list every module, entry and thread.
     pub all: bool,
@@ -113,7 +113,7 @@ impl Page {
         if let Some(uid) = process.uid {
             name.push_str(&format!(", uid {uid}"));
         }
-        // Threads and interpreters give themselves other names than that of their program.
+        // Threads and interpreters use other names than that of their program.
         if process.name != program && !process.name.is_empty() {
             name.push_str(&format!(", comm {}", process.name));
         }
@@ -143,8 +143,8 @@ impl Page {
         }
     }
 
-    /// The fingerprint of the dump, and what it is made of. A stack that can be read here may have another one,
-    /// of another version of the rules.
+    /// The fingerprint of the dump, and its inputs. A stack that is computed here may have another fingerprint,
+    /// by another version of the rules.
     fn fingerprint(&mut self, view: &InfoView) {
         let stated = view.manifest.fingerprint.as_deref();
         let made = view.explanation;
@@ -154,7 +154,7 @@ impl Page {
             if made_here != Some(stated) {
                 self.line(
                     "",
-                    "made by another version of cdh, which did not store of what",
+                    "made by another version of cdh, which did not store its inputs",
                 );
             }
         }
@@ -184,7 +184,7 @@ impl Page {
         };
         self.toned("verdict", tone, &verdict.describe());
         if let Some(killed) = &view.manifest.killed {
-            self.line("", format!("killed while it was taken: {killed}"));
+            self.line("", format!("killed while it was captured: {killed}"));
         }
         let killed = view.manifest.killed.as_deref();
         let advice = verdict.advice().or_else(|| meaning_of_sender(killed?));
@@ -405,7 +405,7 @@ impl Page {
     }
 }
 
-/// An argument as a shell would need it.
+/// An argument, quoted for a shell.
 fn quoted(argument: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     if !argument.is_empty() && argument.chars().all(plain) {
@@ -429,13 +429,13 @@ pub struct InfoDocument<'a> {
     manifest: &'a Manifest,
     /// The stack that was full, if the process crashed because of that.
     stack_overflow: Option<StackOverflow>,
-    /// The text with which glibc ended the process: a failed assertion, a broken heap.
+    /// The message with which glibc aborted the process: a failed assertion, a corrupted heap.
     abort_message: Option<&'a str>,
-    /// Why the process crashed; `null` if the crashing thread is not known.
+    /// Why the process crashed; `null` if the crashed thread is not known.
     cause: Option<&'a Cause>,
     /// How much of the core is stored, by its own headers; `null` if they cannot be read.
     found: Option<FoundCore>,
-    /// What the fingerprint is made of, if the stack can be named on this machine.
+    /// The inputs of the fingerprint, if the stack can be symbolized on this machine.
     fingerprint: Option<&'a Explanation>,
 }
 

@@ -1,11 +1,11 @@
-//! Text in pieces that each say what they are: for a terminal, for the TUI, for plain files.
+//! A line in spans with roles: for a terminal, for the TUI, for plain files.
 
 use super::{Style, Tone};
 
-/// A piece of a line, already safe for a terminal.
+/// A part of a line, already escaped for a terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// What it is; `None` for plain text.
+    /// Its role; `None` for plain text.
     pub tone: Option<Tone>,
     /// What it says.
     pub text: String,
@@ -32,13 +32,13 @@ impl Line {
         line
     }
 
-    /// All pieces in one tone: of a frame that matters less.
+    /// All spans in one tone, for a frame that is less important.
     pub(super) fn all(self, tone: Tone) -> Self {
         let text: String = self.0.into_iter().map(|span| span.text).collect();
         Self::of(tone, text)
     }
 
-    /// Appends the line as a terminal shows it, without its end.
+    /// Appends the line for a terminal, without a line end.
     pub(super) fn paint_into(&self, style: Style, text: &mut String) {
         for span in &self.0 {
             match span.tone {

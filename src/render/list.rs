@@ -1,4 +1,4 @@
-//! Listings of dumps: a table, JSON, JSON lines, CSV, bare ids.
+//! Prints listings of dumps: a table, JSON, JSON lines, CSV, bare ids.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -45,7 +45,7 @@ pub struct ListedDump<'a> {
     facts: ManifestFacts<'a>,
 }
 
-/// What only manifests hold; all `null` if the manifest was not read.
+/// Facts that only manifests hold; all `null` if the manifest was not read.
 #[derive(Default, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ManifestFacts<'a> {
@@ -121,17 +121,18 @@ impl<'a> ListedDump<'a> {
 /// How a listing is shown to people.
 #[derive(Clone, Copy, Debug)]
 pub struct ListView {
-    /// What ages are counted to.
+    /// The time that ages are relative to.
     pub now: Timestamp,
     /// How it is styled.
     pub style: Style,
-    /// Whether it has full ids, exact times and fingerprints.
+    /// Whether to print full ids, exact times and fingerprints.
     pub is_wide: bool,
-    /// Columns of the terminal; `None` where every cell is printed in full.
+    /// Columns of the terminal; `None` to print every cell in full.
     pub width: Option<usize>,
 }
 
-/// Columns that are cut to fit a terminal: names of workloads and programs. Ids are typed, and stay as they are.
+/// Columns that are shortened to fit a terminal: names of workloads and programs. Ids are typed, so they are
+/// never shortened.
 const CUT_COLUMNS: [usize; 3] = [2, 3, 4];
 
 /// Columns for people.

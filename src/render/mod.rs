@@ -1,6 +1,7 @@
-//! Domain values to text, JSON and CSV. Pure: no module in here reads a file, the clock or the environment.
+//! Formats values as text, JSON and CSV. Pure: no module in here reads a file, the clock or the
+//! environment.
 //!
-//! The invariant: whatever a crashed process, a zip or a bucket put into a name, the terminal gets
+//! Invariant: a name from a crashed process, a zip or a bucket reaches the terminal only as
 //! printable text on one line (`terminal_line`), and JSON is written by a serializer.
 
 mod backtrace;
@@ -27,7 +28,7 @@ mod top_frame;
 mod units;
 mod workload;
 
-// The lines of a backtrace are for views that draw them themselves.
+// The lines of a backtrace, for views that draw them themselves.
 #[allow(unused_imports)]
 pub use backtrace::{
     BacktraceView, Locals, SourceText, Sources, backtrace_text, is_unwound, shown_frames,
@@ -56,7 +57,7 @@ pub use sysroot::{
 pub use top_frame::top_frame;
 pub use units::{bytes, percent};
 pub use workload::pod_owner;
-// What the schemas are made of.
+// The types that have generated schemas.
 #[cfg(feature = "schema")]
 pub use self::{
     backtrace_json::BacktraceDocument,

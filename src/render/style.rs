@@ -11,12 +11,12 @@ pub enum Style {
     Colored,
 }
 
-/// What a piece of text is, not how it looks.
+/// The role of a text, not its appearance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
     /// Headings.
     Strong,
-    /// What matters less: addresses, runtime frames.
+    /// Less important: addresses, runtime frames.
     Dim,
     /// As it should be.
     Good,

@@ -1,4 +1,4 @@
-//! Where the files of modules came from, and what the cache holds.
+//! The origin of modules' files, and the contents of the cache.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -13,7 +13,7 @@ use super::table::aligned;
 use super::{Style, Tone, bytes, terminal_line};
 use crate::pipeline::{FileSource, FoundModule, Gathered};
 
-/// Digits of a digest that are shown to people.
+/// Maximum digits of a digest shown to people.
 const SHORT: usize = 19;
 
 /// What `cdh sysroot` shows.
@@ -144,11 +144,11 @@ fn to_do(found: &FoundModule, view: &SysrootView<'_>) -> String {
     }
 }
 
-/// What `cdh sysroot` pulled and found.
+/// The files that `cdh sysroot` pulled and found.
 #[derive(Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SysrootDocument<'a> {
-    /// Directory that is laid out as the root of the crashed process.
+    /// Directory laid out like the root of the crashed process.
     directory: String,
     /// Image that the files are from.
     image: Option<&'a str>,
@@ -178,9 +178,9 @@ pub struct SysrootModule<'a> {
     debug_source: Option<FileSource>,
     /// Path of the debug file on this machine.
     debug_file: Option<String>,
-    /// How much the file names: `functions and lines`, `functions`, `exported only`, or `-`.
+    /// What the file names: `functions and lines`, `functions`, `exported only`, or `-`.
     symbols: &'a str,
-    /// What to do about what is missing; empty if nothing is.
+    /// How to obtain what is missing; empty if nothing is.
     to_do: String,
 }
 
@@ -213,7 +213,7 @@ pub fn sysroot_json(view: &SysrootView<'_>) -> Result<String> {
     })
 }
 
-/// What bounds the cache; `None` where nothing does.
+/// Limits of the cache; `None` if there are none.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheLimits {
     /// Time after which an unused case is deleted.
@@ -226,7 +226,7 @@ pub struct CacheLimits {
     pub image_bytes: u64,
 }
 
-/// For people: a table, the total, and what the kinds that occur are.
+/// For people: a table, the total, and an explanation of each kind in it.
 #[must_use]
 pub fn cache_text(entries: &[CacheEntry], limits: &CacheLimits, now: SystemTime) -> String {
     let row = |entry: &CacheEntry| {

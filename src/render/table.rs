@@ -4,21 +4,21 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::terminal_line;
 
-/// Room for a table, and the columns that are cut to fit into it.
+/// The width for a table, and the columns that may be shortened to fit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fit<'c> {
     pub(super) width: usize,
     pub(super) columns: &'c [usize],
 }
 
-/// As [`aligned`]; wide columns are cut at `…`, the widest first, until each line fits.
+/// Like [`aligned`]; wide columns are shortened with `…`, the widest first, until each line fits.
 #[must_use]
 pub(super) fn aligned_within(
     header: &[&str],
     rows: &[Vec<String>],
     fit: Option<Fit<'_>>,
 ) -> Vec<String> {
-    /// No column gets narrower than this.
+    /// Minimum width of a column.
     const NARROWEST: usize = 6;
     let Some(fit) = fit else {
         return aligned(header, rows);
@@ -64,7 +64,7 @@ pub(super) fn aligned_within(
     lines
 }
 
-/// Shortens a text to so many columns of a terminal; the last one says that there was more.
+/// Shortens a text to this many columns of a terminal, ending with `…`.
 fn cut(text: &mut String, most: usize) {
     if width(text) <= most {
         return;
@@ -110,7 +110,7 @@ fn clean(row: &[String]) -> Vec<String> {
     row.iter().map(|cell| terminal_line(cell)).collect()
 }
 
-/// Columns of a terminal: some characters take two, and marks above others none.
+/// Columns on a terminal: some characters occupy two, combining marks none.
 fn width(cell: &str) -> usize {
     UnicodeWidthStr::width(cell)
 }

@@ -1,4 +1,5 @@
-//! What language runtimes know of a crash, as text: the last words, and the tasks that they schedule on threads.
+//! Prints what language runtimes show about a crash: the final message, and the tasks that they schedule on
+//! threads.
 
 use std::collections::HashMap;
 
@@ -10,14 +11,14 @@ use super::line::Line;
 use super::units::grouped_digits;
 use super::{Tone, terminal_line};
 
-/// Ids that are listed of a group.
+/// Maximum ids listed of a group.
 const LISTED: usize = 8;
-/// Lines of a message that are shown.
+/// Maximum lines of a message.
 const MESSAGE_LINES: usize = 16;
-/// States that are counted one by one.
+/// Maximum states that are counted separately.
 const STATES: usize = 6;
 
-/// Why the program ended, as its runtime would print it.
+/// Why the program ended, in the format of its runtime.
 pub(super) fn message_lines(runtimes: &[RuntimeReport]) -> Vec<Line> {
     let mut lines = Vec::new();
     for message in runtimes.iter().flat_map(|report| &report.messages) {
@@ -33,7 +34,7 @@ pub(super) fn message_lines(runtimes: &[RuntimeReport]) -> Vec<Line> {
     lines
 }
 
-/// Versions of the runtimes, for the facts above the stacks.
+/// Versions of the runtimes, for the header above the stacks.
 pub(super) fn versions(runtimes: &[RuntimeReport]) -> impl Iterator<Item = String> {
     runtimes.iter().map(|report| {
         let name = report.language.name();
@@ -46,12 +47,12 @@ pub(super) fn versions(runtimes: &[RuntimeReport]) -> impl Iterator<Item = Strin
     })
 }
 
-/// What could not be read.
+/// Data that could not be read.
 pub(super) fn gaps(runtimes: &[RuntimeReport]) -> impl Iterator<Item = &String> {
     runtimes.iter().flat_map(|report| &report.gaps)
 }
 
-/// What the runtimes know of a thread, for its title: the task that it runs, its name, notes.
+/// Facts of the runtimes about a thread, for its title: its task, its name, notes.
 pub(super) fn thread_notes(runtimes: &[RuntimeReport], tid: u32) -> Vec<String> {
     let mut notes = Vec::new();
     for report in runtimes {
@@ -66,7 +67,7 @@ pub(super) fn thread_notes(runtimes: &[RuntimeReport], tid: u32) -> Vec<String> 
     notes
 }
 
-/// The tasks below the stacks of the threads: their stacks, or how many there are.
+/// The tasks below the stacks of the threads: their stacks, or their number.
 pub(super) fn task_blocks(view: &BacktraceView) -> Vec<Vec<Line>> {
     let mut blocks = Vec::new();
     for tasks in view
@@ -81,7 +82,8 @@ pub(super) fn task_blocks(view: &BacktraceView) -> Vec<Vec<Line>> {
         };
         let mut groups: Vec<Vec<&Task>> = Vec::new();
         let mut known: HashMap<(Option<usize>, &str, bool), usize> = HashMap::new();
-        // The crashing task is the crashing thread, unless the signal was delivered to another one.
+        // The crashed task runs on the crashed thread, unless the signal was delivered to another
+        // thread.
         for task in tasks.list.iter().filter(|task| !is_shown(task)) {
             let is_crashing = tasks.crashing == Some(task.id);
             let next = groups.len();

@@ -11,7 +11,7 @@ pub fn bytes(count: u64) -> String {
     let mut name = "B";
     for unit in UNITS {
         (value, name) = (value / 1024.0, unit);
-        // 1023.95 would be printed as 1024.0.
+        // Otherwise 1023.95 would be printed as 1024.0.
         if value < 1023.95 {
             break;
         }
@@ -19,7 +19,7 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {name}")
 }
 
-/// `part` of `whole`, never rounded up to 100 when something is missing.
+/// `part` of `whole` in percent; never rounded up to 100 if something is missing.
 #[must_use]
 pub fn percent(part: u64, whole: u64) -> String {
     if whole == 0 || part >= whole {

@@ -1,18 +1,19 @@
-//! Which pods belong together, by their names alone.
+//! Decides which pods belong together, from their names alone.
 
 /// Characters of `rand.SafeEncodeString` for the ten digits (`k8s.io/apimachinery/pkg/util/rand`): a
 /// `pod-template-hash` is a 32-bit number in decimal, each digit replaced.
 const HASH: &[u8] = b"456789bcdf";
 /// Characters of `rand.String` in the same file: vowels and digits that look like letters are left out.
 const RANDOM: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-/// Digits of nearly all 32-bit numbers. A shorter hash is rarer than a word that looks like one.
+/// Number of digits of nearly all 32-bit numbers. Shorter hashes are rare, and short words look
+/// like them.
 const HASH_LENGTH: std::ops::RangeInclusive<usize> = 8..=10;
 /// Random characters that `generateName` adds.
 const RANDOM_LENGTH: usize = 5;
 
 /// The Deployment's name in a pod's name: `api` of `api-7d4b9c6f5d-x2x9k`. Only names that Kubernetes
-/// generates for a ReplicaSet's pods are reduced; `db-0` or `agent-x2x9k` may be whole names, so their
-/// owners have to be known from elsewhere.
+/// generates for a ReplicaSet's pods are reduced. `db-0` or `agent-x2x9k` may be complete names, so
+/// the owners of such pods must come from manifests.
 #[must_use]
 pub fn pod_owner(pod: &str) -> Option<&str> {
     let is_of = |part: &str, letters: &[u8]| part.bytes().all(|byte| letters.contains(&byte));
@@ -35,7 +36,7 @@ mod tests {
             ("api-7d4b9c6f5d-x2x9k", Some("api")),
             ("big-api-7d4b9c6f5d-x2x9k", Some("big-api")),
             ("api-4b9c6f5d-x2x9k", Some("api")),
-            // A hash has no letters of the random part, a random part no vowels.
+            // A hash contains only the first set of characters, a random part only the second.
             ("api-7d4b9c6g5d-x2x9k", None),
             ("api-7d4b9c6f5d-x2a9k", None),
             ("api-7d4b9c6f5d4-x2x9k", None),

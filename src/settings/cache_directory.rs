@@ -1,10 +1,9 @@
-//! The user's own directory for cases and caches. Cases hold cores, and the contents of the caches are trusted: no
-//! other
-//! user may create, replace or write to anything in it.
+//! The user's own directory for cases and caches. Cases hold cores, and cached contents are trusted: no other user
+//! may create, replace or write to anything in it.
 //!
 //! The first of `$XDG_CACHE_HOME/cdh`, `$HOME/.cache/cdh` and `$XDG_RUNTIME_DIR/cdh` whose variable is set. A
-//! directory that another user could have prepared is refused, and so is a fixed name in a shared directory such as
-//! `/tmp`: there is no cache then.
+//! directory that another user could have prepared is refused, as is a fixed name in a shared directory such as
+//! `/tmp`. Then there is no cache.
 
 use std::env;
 use std::fs::{self, DirBuilder};
@@ -19,14 +18,14 @@ use crate::report::{ExitStatus, Failure};
 const OTHERS_WRITE: u32 = 0o022;
 /// Write permission of others alone.
 const WORLD_WRITE: u32 = 0o002;
-/// In a directory with it, users can only rename and delete what is theirs.
+/// The sticky bit: in such a directory, users can only rename and delete their own files.
 const STICKY: u32 = 0o1000;
 /// Permissions of group and others.
 const OTHERS: u32 = 0o077;
 
 const SET_VARIABLE: &str = "set HOME, or set XDG_CACHE_HOME to a directory of your own";
 
-/// The directory, checked whenever it is asked for.
+/// The directory; it is checked at each use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheDirectory(Option<PathBuf>);
 
@@ -45,16 +44,16 @@ impl CacheDirectory {
         Self(Some(path))
     }
 
-    /// A directory in it, for what can be found out again: `None` where the cache is refused.
+    /// A directory in it for data that can be computed again; `None` if the cache is refused.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<PathBuf> {
         self.open().ok().map(|path| path.join(name))
     }
 
-    /// A directory in it, for what has no other place.
+    /// A directory in it for data that has no other place.
     ///
     /// # Errors
-    /// When there is no directory that belongs to this user alone, with the next step.
+    /// If no directory is private to this user; the error names the next step.
     pub fn require(&self, name: &str) -> Result<PathBuf, Failure> {
         self.open().map(|path| path.join(name))
     }
@@ -76,7 +75,8 @@ impl CacheDirectory {
         })
     }
 
-    /// Creates it where it is missing, and checks it afterwards: another user may have been faster.
+    /// Creates the directory if it is missing, and then checks it, because another user may have
+    /// created it first.
     fn open(&self) -> Result<&Path, Failure> {
         let path = self.path()?;
         check(path)?;
@@ -91,7 +91,8 @@ impl CacheDirectory {
     }
 }
 
-/// `$XDG_RUNTIME_DIR` if it is as its specification says: it belongs to the user, and no other user can enter it.
+/// `$XDG_RUNTIME_DIR` if it conforms to its specification: it belongs to the user, and no other user can enter
+/// it.
 fn runtime_directory() -> Option<PathBuf> {
     let path = PathBuf::from(env::var_os("XDG_RUNTIME_DIR")?);
     let found = fs::symlink_metadata(&path)
@@ -101,7 +102,8 @@ fn runtime_directory() -> Option<PathBuf> {
     (found.is_dir() && found.uid() == own && found.mode() & OTHERS == 0).then_some(path)
 }
 
-/// Checks `path`, all directories above it, and what links on the way lead to. What does not exist yet is fine.
+/// Checks `path`, all directories above it, and the targets of links on the way. Missing directories are
+/// accepted.
 fn check(path: &Path) -> Result<(), Failure> {
     let mut places = vec![path.to_owned()];
     let existing = path
@@ -131,13 +133,13 @@ fn check(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Why another user could change what is in a directory, or in those below it.
+/// Why another user could change the contents of a directory, or of those below it.
 fn problem(found: &fs::Metadata, is_cache: bool) -> Option<String> {
     let own = rustix::process::geteuid().as_raw();
     if found.uid() != own && (is_cache || found.uid() != 0) {
         return Some(format!("belongs to user {}", found.uid()));
     }
-    // A link's mode says nothing: who may replace it is up to the directory that it is in.
+    // A link's mode has no meaning: the directory that contains it decides who may replace it.
     if found.is_symlink() {
         return None;
     }
@@ -145,7 +147,8 @@ fn problem(found: &fs::Metadata, is_cache: bool) -> Option<String> {
         return Some("is not a directory".to_owned());
     }
     let mode = found.mode();
-    // Above, a directory that the user's own group can write to is common: each user has a group alone.
+    // Above, a directory that the user's own group can write to is common: each user has a group of
+    // their own.
     let is_own_group = !is_cache && found.gid() == rustix::process::getegid().as_raw();
     let others = if is_own_group {
         WORLD_WRITE

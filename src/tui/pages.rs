@@ -342,7 +342,7 @@ fn flatten(text: &mut String, name: &str, value: &Value, depth: usize) {
 fn logs(texts: &Texts) -> String {
     if texts.logs.is_empty() {
         return "No log of the container was captured.\n\n\
-                The agent takes its last lines where it reaches the container runtime.\n"
+                The agent stores its last lines if the container runtime answers.\n"
             .to_owned();
     }
     let mut text = String::new();

@@ -1,8 +1,8 @@
-//! Takes the terminal and restores it exactly.
+//! Takes over the terminal and restores it exactly.
 //!
 //! Invariant: whatever happens (exit, error, panic, SIGTERM, a debugger that dies), the settings
 //! that `stty -a` shows are the initial ones, and the shell's screen is shown again. `give_back`
-//! can be called from anywhere, any number of times; it neither allocates nor takes a lock.
+//! can be called from anywhere, any number of times; it neither allocates nor locks.
 
 use std::io;
 use std::os::fd::BorrowedFd;

@@ -123,7 +123,7 @@ impl Drop for Agent {
 }
 
 #[test]
-fn a_configuration_is_checked_with_lines_and_printed_with_origins() {
+fn check_config_reports_lines_and_prints_origins() {
     let workstation = Workstation::new();
     let file = workstation.write(
         "agent.toml",
@@ -540,7 +540,7 @@ fn named_in_the_docs() -> Vec<String> {
 }
 
 #[test]
-fn numbers_are_read_by_prometheus_and_a_new_crash_is_told_once() {
+fn metrics_parse_as_prometheus_and_a_new_crash_is_notified_once() {
     let hook = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = hook.local_addr().unwrap();
     let (sender, arrived) = channel();
@@ -634,7 +634,7 @@ fn numbers_are_read_by_prometheus_and_a_new_crash_is_told_once() {
 }
 
 #[test]
-fn an_agent_that_is_off_ships_when_it_is_asked_to() {
+fn agent_with_shipping_off_ships_on_request() {
     let workstation = Workstation::new();
     let (one, other) = (workstation.crash("aaaa"), workstation.crash("bbbb"));
     let mut agent = Agent::run(&workstation, &["--ship", "off"]);
@@ -660,7 +660,7 @@ fn an_agent_that_is_off_ships_when_it_is_asked_to() {
 }
 
 #[test]
-fn the_doctor_names_what_is_wrong_and_what_to_do() {
+fn doctor_names_problems_and_fixes() {
     let workstation = Workstation::new();
     let place = workstation.path("nowhere");
     let place = place.to_str().unwrap();

@@ -60,7 +60,7 @@ int main() {
 }
 "#;
 
-/// Builds `source` and takes a core of the program with gdb.
+/// Builds `source` and writes a core of the program with gdb.
 pub(crate) fn crash(
     workstation: &Workstation,
     file: &str,
@@ -110,7 +110,7 @@ fn bt(workstation: &Workstation, words: &[&str]) -> String {
     bt_cached(workstation, &[&["--no-cache"], words].concat())
 }
 
-/// Not in the home directory, which is no checkout.
+/// Not in the home directory, which is not a checkout.
 fn bt_cached(workstation: &Workstation, words: &[&str]) -> String {
     let mut command = workstation.command(&[&["bt", "./core"], words].concat());
     command.env("HOME", "/nonexistent");
@@ -388,7 +388,7 @@ fn bt_reads_source_below_the_checkout_and_named_directories_only() {
     fs::create_dir(workstation.path(".git")).unwrap();
     let answer = run(&["--source"]);
     assert!(answer.out.contains("volatile int x"), "{}", answer.err);
-    // The home directory is no checkout, whatever is in it.
+    // The home directory is not a checkout, whatever is in it.
     let mut command = workstation.command(&["bt", core, "--no-cache", "--source"]);
     command.current_dir(&elsewhere);
     let answer = workstation.answer(command.output().unwrap());

@@ -555,7 +555,7 @@ fn documented_causes_reasons_and_options_are_complete() {
 
 /// Headings as links name them.
 fn anchors(text: &str) -> BTreeSet<String> {
-    // Every second part is a block of code, whose comments are no headings.
+    // Every second part is a block of code, whose comments are not headings.
     let prose = text.split("\n```").step_by(2);
     let headings = prose
         .flat_map(str::lines)

@@ -39,7 +39,7 @@ fn plant(store: &Path, last: &str) {
 fn errors_of_arguments_and_files_say_what_failed_and_the_next_step() {
     let workstation = Workstation::new();
     fs::write(workstation.path("empty"), "").unwrap();
-    fs::write(workstation.path("text"), "this is no core").unwrap();
+    fs::write(workstation.path("text"), "this is not a core").unwrap();
     fs::write(workstation.path("core.gz"), [0x1f, 0x8b, 8, 0]).unwrap();
     fs::write(workstation.path("cut.zip"), b"PK\x03\x04half a zip").unwrap();
     fs::create_dir(workstation.path("directory")).unwrap();
@@ -108,7 +108,7 @@ fn errors_of_stores_name_the_store_that_was_meant() {
     let config =
         "[stores.prod]\nurl = \"s3://crashes/prod\"\n[stores.dev]\nurl = \"/nowhere/dev\"\n";
     fs::write(workstation.path("config.toml"), config).unwrap();
-    fs::write(workstation.path("text"), "this is no core").unwrap();
+    fs::write(workstation.path("text"), "this is not a core").unwrap();
     plant(&workstation.path("data/team/live"), "1");
     fs::create_dir_all(workstation.path("data/old")).unwrap();
     let config = ["--config", "config.toml", "--store"];

@@ -47,7 +47,7 @@ impl Drop for Installed<'_> {
 }
 
 #[test]
-fn a_process_of_the_host_is_captured_with_its_modules_and_debugged_here() {
+fn host_process_is_captured_with_its_modules_and_debugged() {
     let Some(_lock) = or_skip(KernelSettingsLock::for_handlers()) else {
         return;
     };

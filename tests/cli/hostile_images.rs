@@ -139,7 +139,7 @@ fn layers(lost: &Lost) -> Vec<(&'static str, Blob)> {
         ),
         (
             "no archive",
-            tar_blob(b"this is no tar at all".repeat(100), ""),
+            tar_blob(b"this is not a tar at all".repeat(100), ""),
         ),
         ("400,000 long names", many_names(b'n', 400_000)),
         ("a table of contents of nothing", endless_table()),

@@ -7,7 +7,7 @@ use cdh_testkit::ADMIN;
 use super::corpus::filtered;
 use super::*;
 
-/// One per zip, as its README says, and one that is no dump.
+/// One per zip, as its README says, and one that is not a dump.
 const DUMPS: [(&str, &str); 8] = [
     ("0fa85f64", "default_template_deflated_core"),
     ("1fa85f64", "stored_core_without_crio"),
@@ -100,7 +100,7 @@ fn page_of(workstation: &Workstation, run: Run<'_>, id: &str) -> String {
 }
 
 #[test]
-fn listing_tells_what_names_tell_and_leaves_other_zips_alone() {
+fn ibm_listing_shows_facts_of_names_and_ignores_other_zips() {
     let workstation = Workstation::new();
     fill(&workstation.path("store"));
     insta::assert_snapshot!("ibm_listing", workstation.run(&["ls", "-o", "wide"]).out);

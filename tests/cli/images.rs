@@ -365,7 +365,7 @@ fn debug_information_comes_from_a_debug_image_and_from_debuginfod() {
 }
 
 #[test]
-fn debuginfod_that_lies_or_fails_is_told_and_passed_over() {
+fn debuginfod_that_lies_or_fails_is_reported_and_skipped() {
     let lost = Lost::new();
     let wrong = lost.other.clone();
     let liar = HttpServer::start(move |_| HttpAnswer::ok(&wrong)).unwrap();

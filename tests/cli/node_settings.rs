@@ -196,7 +196,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn an_installation_where_no_program_can_be_started_says_what_to_do_and_changes_nothing() {
+fn install_on_a_noexec_node_gives_advice_and_changes_nothing() {
     let Some(_lock) = or_skip(KernelSettingsLock::for_settings()) else {
         return;
     };
@@ -361,7 +361,7 @@ fn install_warns_of_a_reboot_and_uninstall_says_how_to_ship_what_is_left() {
 }
 
 #[test]
-fn run_that_manages_the_node_satisfies_the_doctor_and_stays_installed_when_it_ends() {
+fn run_that_manages_the_node_satisfies_the_doctor_and_remains_installed() {
     let Some(_lock) = or_skip(KernelSettingsLock::for_settings()) else {
         return;
     };

@@ -95,7 +95,7 @@ fn modules_that_no_dump_needs_are_collected_when_they_are_old() {
 }
 
 #[test]
-fn a_dump_that_cannot_be_read_keeps_all_modules() {
+fn gc_keeps_all_modules_if_a_dump_cannot_be_read() {
     let workstation = Workstation::new();
     workstation.import(&crash().core());
     let file = workstation.path("store/modules").join(UNUSED);

@@ -242,7 +242,7 @@ fn without_ages(text: &str) -> String {
 }
 
 #[test]
-fn terminal_is_given_back_when_gdb_is_killed() {
+fn terminal_is_restored_when_gdb_is_killed() {
     let workstation = workstation();
     let mut tty = Tty::start(&workstation, &["tui"]);
     tty.wait_for("1 dump");
@@ -256,7 +256,7 @@ fn terminal_is_given_back_when_gdb_is_killed() {
 }
 
 #[test]
-fn terminal_is_given_back_after_a_panic() {
+fn terminal_is_restored_after_a_panic() {
     let workstation = workstation();
     let mut tty = Tty::start(&workstation, &["tui"]);
     tty.wait_for("1 dump");
@@ -267,7 +267,7 @@ fn terminal_is_given_back_after_a_panic() {
 }
 
 #[test]
-fn terminal_is_given_back_after_sigterm_and_gdb_goes_too() {
+fn terminal_is_restored_after_sigterm_and_gdb_ends() {
     let workstation = workstation();
     for with_gdb in [false, true] {
         let mut tty = Tty::start(&workstation, &["tui", "--ascii"]);
@@ -326,7 +326,7 @@ fn hostile_store_sends_nothing_to_the_terminal() {
 }
 
 #[test]
-fn without_a_terminal_there_is_help_and_no_tui() {
+fn cdh_without_a_terminal_prints_help() {
     let workstation = Workstation::new();
     let answer = workstation.run(&[]);
     assert_eq!((answer.code, answer.out.as_str()), (2, ""));
@@ -505,7 +505,7 @@ fn tui_restores_the_terminal_before_a_stop_and_takes_it_again_afterwards() {
 }
 
 #[test]
-fn terminal_is_given_back_after_each_signal_that_ends_a_program() {
+fn terminal_is_restored_after_each_signal_that_ends_a_program() {
     let workstation = workstation();
     for signal in [
         Signal::USR1,

@@ -221,7 +221,7 @@ fn killer_is_named_and_trace_removed_although_the_agent_has_mounts_of_its_own() 
         "{killed}"
     );
 
-    // A stop is no uninstall: the handler stays, and with it its trace.
+    // A stop is not an uninstall: the handler stays, and with it its trace.
     terminate(agent);
     assert!(node.is_ours() && traces.has(&trace));
     // The kernel keeps a trace that is being read, and the uninstall says so.

@@ -159,7 +159,7 @@ fn remembered_answers_are_those_of_the_first_time() {
 }
 
 #[test]
-fn groups_and_diff_tell_equal_crashes_from_others() {
+fn groups_and_diff_distinguish_equal_crashes_from_others() {
     let workstation = Workstation::new();
     let core = crash().core();
     workstation.import(&core);

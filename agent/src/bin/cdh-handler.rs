@@ -1,4 +1,4 @@
-//! The program that the kernel starts for each crash: `cdh agent handle` and nothing else, so that it
+//! The program that the kernel starts for each crash. It contains only `cdh agent handle`, so that it
 //! is small and runs on any host.
 
 use std::process::ExitCode;

@@ -1,7 +1,8 @@
-//! One file in a container that may be a core: identified without trust in its name or type, and judged complete or not.
+//! One file in a container that may be a core: identified without trusting its name or type, and checked for
+//! completeness.
 //!
-//! Invariant: only regular files with one link are opened, through a descriptor of the directory and without following
-//! links. What is in a file decides how long to wait for it, never to whom it belongs.
+//! Invariant: only regular files with one link are opened, through a descriptor of the directory and without
+//! following links. A file's content decides how long to wait for it, but never who its owner is.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,11 +13,12 @@ use cdh_elfcore::{CoreError, FileSource, promised_len};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2, unlinkat};
 use serde::{Deserialize, Serialize};
 
-/// Program headers that are read: the kernel's default of `vm.max_map_count` is 65,530. A core with more is collected
-/// when it has settled.
+/// Maximum program headers that are read: the kernel's default of `vm.max_map_count` is 65,530. A core with more is
+/// collected when it has stopped growing.
 const MAX_HEADERS: u64 = 65_536;
 
-/// A file as it was at one moment. Another file, or another content, is another identity. Unique on one device.
+/// The identity of a file at one moment. Another file, or other content, has another identity. Unique on one
+/// device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct FileIdentity {
     inode: u64,
@@ -56,23 +58,23 @@ impl FileIdentity {
 pub(super) struct CandidateFile {
     handle: OwnedFd,
     pub(super) identity: FileIdentity,
-    /// The user whose rights the process had for files: the kernel creates the core as that user.
+    /// The user whose file permissions the process had: the kernel creates the core as that user.
     pub(super) uid: u32,
     pub(super) gid: u32,
 }
 
 impl CandidateFile {
-    /// Opens this very file for reading, whatever its name is now.
+    /// Opens this file for reading, even if its name was reused since.
     pub(super) fn open(&self) -> io::Result<File> {
         let path = format!("/proc/self/fd/{}", self.handle.as_raw_fd());
-        // A lease of the container must not make us wait.
+        // NONBLOCK: a lease held by the container must not delay us.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
     }
 }
 
-/// Looks at a name in a directory without opening the file, because opening a device has effects. `None` if it is not a
-/// regular file with one link.
+/// Inspects a name in a directory without opening the file, because opening a device has side effects. `None` if it
+/// is not a regular file with one link.
 pub(super) fn identify(directory: impl AsFd, name: &OsStr) -> io::Result<Option<CandidateFile>> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
@@ -84,7 +86,8 @@ pub(super) fn identify(directory: impl AsFd, name: &OsStr) -> io::Result<Option<
         Err(error) => return Err(error.into()),
     };
     let stat = fstat(&handle)?;
-    // The kernel writes no core into a file with several links, and a second one could be of another place.
+    // The kernel writes no core into a file with several links, and another link could be in another
+    // directory.
     let is_plain =
         FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1;
     Ok(is_plain.then(|| CandidateFile {
@@ -107,14 +110,14 @@ pub(super) fn remove(directory: impl AsFd, name: &OsStr, stored: FileIdentity) -
     Ok(true)
 }
 
-/// How much of a core a file holds.
+/// How much of a core is in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
-    /// As much as its headers promise.
+    /// All bytes that its headers promise.
     Complete,
-    /// Less, or its headers are not there yet.
+    /// Fewer bytes, or incomplete headers.
     Partial,
-    /// It is no core.
+    /// It is not a core.
     Foreign,
 }
 

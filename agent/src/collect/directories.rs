@@ -1,13 +1,14 @@
-//! The directories into which the kernel writes cores: one for each root that processes of this node have.
+//! The directories into which the kernel writes cores: one for each root directory that processes of this
+//! node have.
 //!
 //! ```text
 //! /proc/<pid>/cgroup ─▶ owner      /proc/<pid>/root + pattern's directory ─▶ descriptor, by device and inode
 //! ```
 //!
-//! A descriptor is taken while a process of the container lives and outlasts the container, whose mounts are gone by
-//! then. Invariants: an owner comes from the cgroup and from who made it, never from a file; a directory that several
-//! pods share has no owner; a path is resolved inside the container's root, without links, and only on local file
-//! systems, because others could keep us waiting for ever.
+//! A descriptor is opened while a process of the container lives. It outlasts the container, whose mounts disappear.
+//! Invariants: an owner comes from the cgroup and from the user who created it, never from a file. A directory that
+//! several pods share has no owner. A path is resolved inside the container's root, without links, and only on local
+//! file systems, because others could block us for ever.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,45 +25,47 @@ use crate::handler::process::cgroups::NodeCgroups;
 use crate::handler::process::file_systems::is_local_path;
 use crate::owner::{MadeBy, Owner};
 
-/// Bytes of a file of `/proc` that are read.
+/// Maximum bytes read of a file in `/proc`.
 const PROC_FILE: u64 = 1 << 20;
-/// Directories of one container: a process can change its root.
+/// Maximum directories of one container: a process can change its root.
 const ROOTS: usize = 4;
-/// How long a process outside of containers may be moved into one.
+/// How long a process outside of containers is watched, because its runtime may still move it into
+/// one.
 const YOUNG: Duration = Duration::from_secs(5);
-/// Scans between two looks at processes whose root has no such directory.
+/// Number of scans between two checks of processes whose root has no such directory.
 const LATER: u32 = 25;
 
-/// Who made the directories of a cgroup's path, in the hierarchy with these controllers.
+/// Returns who created the directories of a cgroup's path, in the hierarchy with these controllers.
 type MadeByOf<'a> = &'a dyn Fn(&str, &str) -> MadeBy;
 
-/// Whether a process has to be looked at again.
+/// Whether a process must be checked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
     Done,
-    /// It is in no container. A runtime starts a container's first process outside and moves it.
+    /// It is not in a container. A runtime starts a container's first process outside and then
+    /// moves it.
     Outside,
     /// The runtime is starting it.
     Soon,
-    /// Its directory may be made later.
+    /// Its directory may be created later.
     Later,
 }
 
-/// Whose the cores in a directory are. Two of the same container can differ in the text of their cgroups, because a
-/// container can make cgroups of its own: compare their [`DirectoryOwner::key`].
+/// The owner of the cores in a directory. Two values for the same container can differ in the text of their
+/// cgroups, because a container can create cgroups of its own: compare their [`DirectoryOwner::key`].
 #[derive(Clone, Debug)]
 pub(super) enum DirectoryOwner {
-    /// A container, with its `/proc/<pid>/cgroup` as it was when a process was seen in it.
+    /// A container, with the `/proc/<pid>/cgroup` of one of its processes.
     Container {
         id: String,
         pod: Option<String>,
         cgroup: Vec<u8>,
     },
-    /// A pod whose containers share the directory, or one after the other had it.
+    /// A pod whose containers share the directory, or used it one after the other.
     Pod { uid: String, cgroup: Vec<u8> },
     /// Processes of the host.
     Host,
-    /// Several pods see it, as a volume or a directory of the node.
+    /// Several pods share it, such as a volume or a directory of the node.
     Shared,
 }
 
@@ -80,7 +83,7 @@ pub(super) enum OwnerKey {
 }
 
 impl DirectoryOwner {
-    /// Which container, or what else it is.
+    /// Identifies the container, or the other kind of owner.
     fn key(&self) -> OwnerKey {
         match self {
             Self::Container { id, .. } => OwnerKey::Container(id.clone()),
@@ -90,7 +93,7 @@ impl DirectoryOwner {
         }
     }
 
-    /// Who pays for its dumps: the pod of a container.
+    /// Who is charged for its dumps: the pod of a container.
     pub(super) fn account(&self) -> OwnerKey {
         match self.pod() {
             Some(uid) => OwnerKey::Pod(uid.to_owned()),
@@ -123,21 +126,21 @@ pub(super) type DirectoryKey = (u64, u64);
 pub(super) struct CoreDirectory {
     pub(super) descriptor: OwnedFd,
     pub(super) owner: DirectoryOwner,
-    /// Who had it first: `ROOTS` counts for that one, also if others share it later.
+    /// The first owner, for whose limit `ROOTS` it counts, even if others share it later.
     first: OwnerKey,
-    /// Processes that were seen with this root.
+    /// Processes with this root.
     pub(super) processes: BTreeSet<u32>,
     /// Since when there are none.
     pub(super) left_at: Option<Instant>,
 }
 
-/// All directories, found again in each scan.
+/// All directories; each scan updates them.
 #[derive(Debug)]
 pub(super) struct Directories {
     proc: PathBuf,
     path: PathBuf,
     pub(super) known: BTreeMap<DirectoryKey, CoreDirectory>,
-    /// Processes that need no second look.
+    /// Processes that need no second check.
     seen: BTreeSet<u32>,
     later: BTreeSet<u32>,
     /// Processes outside of containers, and since when.
@@ -159,7 +162,7 @@ impl Directories {
         }
     }
 
-    /// Looks at the processes that are new since the last scan, and notes those that are gone.
+    /// Examines processes that are new since the last scan, and removes those that ended.
     ///
     /// # Errors
     /// If `/proc` cannot be read.
@@ -184,7 +187,7 @@ impl Directories {
             .retain(|pid, _| now.contains(pid) && !self.seen.contains(pid));
         let is_new = |pid: &&u32| !self.seen.contains(pid) && !self.later.contains(pid);
         let new: Vec<u32> = now.iter().filter(is_new).copied().collect();
-        // On a host the first process may be hidden from root, and our own root is the node's.
+        // On a host, the first process may be hidden from root; our own root is then the node's.
         let roots = ["1/root/.", "self/root/."].map(|root| identity(&self.proc.join(root)));
         let node_roots: Vec<DirectoryKey> = roots.into_iter().flatten().collect();
         for pid in new {
@@ -227,7 +230,7 @@ impl Directories {
         let Some(owner) = owner_of(&cgroup, made_by) else {
             return Look::Outside;
         };
-        // A root on a dead file server would make us wait for ever.
+        // A root on a dead file server would block us for ever.
         let mounts = self.read(pid, "mountinfo").unwrap_or_default();
         if !is_local_path(&mounts, Path::new("/")) {
             return match owner {
@@ -263,7 +266,7 @@ impl Directories {
         let Ok(descriptor) = open_directory(&root, &self.path) else {
             return Look::Later;
         };
-        // The number may be another process's by now.
+        // The process id may have been reused.
         let is_same = self
             .read(pid, "cgroup")
             .is_some_and(|again| again == cgroup);
@@ -311,7 +314,7 @@ impl Directories {
     }
 }
 
-/// Whose directory it is when a second owner sees it; `None` if it is the first one's as before.
+/// The owner after another owner used the directory; `None` if it has not changed.
 fn shared_owner(first: &DirectoryOwner, second: DirectoryOwner) -> Option<DirectoryOwner> {
     if first.key() == second.key() {
         return None;
@@ -332,7 +335,7 @@ fn shared_owner(first: &DirectoryOwner, second: DirectoryOwner) -> Option<Direct
     }
 }
 
-/// The cgroups of the pod: each path up to the directory of the container.
+/// The cgroups of the pod: each path up to the container's directory.
 fn pod_cgroup(cgroup: &[u8], container: &str) -> Vec<u8> {
     let text = String::from_utf8_lossy(cgroup);
     let lines = text.lines().map(|line| {
@@ -347,12 +350,13 @@ fn pod_cgroup(cgroup: &[u8], container: &str) -> Vec<u8> {
     lines.collect::<String>().into_bytes()
 }
 
-/// The owner of a process, if root made its cgroup; `None` for others, such as rootless containers.
+/// The owner of a process, if root created its cgroup; `None` for others, such as rootless
+/// containers.
 fn owner_of(cgroup: &[u8], made_by: MadeByOf<'_>) -> Option<DirectoryOwner> {
     let owner = Owner::of_process(cgroup, made_by)?;
     match &owner {
         Owner::Container(container) => {
-            // The handler reads the text alone: the container is gone by then.
+            // The handler uses only the text, because the container no longer exists then.
             let is_certain =
                 container.is_of_root() && Owner::from_cgroup(cgroup).as_ref() == Some(&owner);
             is_certain.then(|| DirectoryOwner::Container {
@@ -374,7 +378,7 @@ fn open_directory(root: &Path, path: &Path) -> io::Result<OwnedFd> {
     Ok(openat2(root, path, flags, Mode::empty(), resolve)?)
 }
 
-/// Device and inode as the node knows them, without asking a file server.
+/// Device and inode as the node sees them, without contacting a file server.
 fn identity(path: &Path) -> Option<DirectoryKey> {
     let found = statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::INO).ok()?;
     let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
@@ -537,7 +541,7 @@ mod tests {
         let cgroup = |inner: &str| format!("0::/kubepods/burstable/pod{POD}/{id}{inner}\n");
         node.process(10, &cgroup(""), "a");
         for pid in 11..20 {
-            // Some share the first root, the others have roots of their own.
+            // Some processes share the first root, the others have their own.
             let root = ["a".to_owned(), format!("a-{pid}")][usize::from(pid > 12)].clone();
             node.process(pid, &cgroup(&format!("/nested-{pid}")), &root);
         }
@@ -571,7 +575,7 @@ mod tests {
         let mut directories = node.directories();
         directories.scan_with(&|_, _| MadeBy::Root).unwrap();
         assert_eq!(owners(&directories), ["host"]);
-        // A runtime changes the root later, on a node whose own root is on a server.
+        // The runtime changes the root later, on a node whose own root is on a file server.
         fs::write(&table, "5 1 0:50 / / rw - overlay overlay rw\n").unwrap();
         for _ in 0..LATER {
             directories.scan_with(&|_, _| MadeBy::Root).unwrap();

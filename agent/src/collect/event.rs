@@ -1,4 +1,4 @@
-//! What a collector needs, what it reports and why it cannot work.
+//! Inputs, events and errors of a collector.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,7 +10,7 @@ use cdh_bundle::{DumpId, RawText};
 use super::pattern::FilePattern;
 use crate::paths::AgentPaths;
 
-/// What a collector needs to know.
+/// Inputs of a collector.
 #[derive(Clone, Debug)]
 pub struct CollectOptions {
     /// The agent's own directories.
@@ -23,11 +23,11 @@ pub struct CollectOptions {
     pub settings: PathBuf,
 }
 
-/// What happened to a core file.
+/// An event about a core file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CollectEvent {
-    /// Its dump is in the spool; `None` if the policy wants none.
+    /// Its dump is in the spool; `None` if the policy stores none.
     Collected {
         /// Name of the file.
         name: RawText,
@@ -36,7 +36,7 @@ pub enum CollectEvent {
         /// The dump.
         dump: Option<DumpId>,
     },
-    /// Its dump is uploaded and the file deleted.
+    /// Its dump was uploaded and the file deleted.
     Deleted {
         /// Name of the file.
         name: RawText,
@@ -57,11 +57,11 @@ pub enum CollectEvent {
         /// Why.
         why: String,
     },
-    /// A directory has more names than are looked at. Reported once while the directory is known.
+    /// A directory contains more names than the limit. Reported once per directory.
     Overfull {
         /// The container's id; `None` for the host and for shared directories.
         container: Option<String>,
-        /// Number of names that were looked at.
+        /// Number of examined names.
         limit: usize,
     },
 }
@@ -90,7 +90,7 @@ pub enum CollectError {
 /// The pattern that the kernel uses now.
 ///
 /// # Errors
-/// If it is no absolute path.
+/// If it is not an absolute path.
 pub fn file_pattern(paths: &AgentPaths) -> Result<FilePattern, CollectError> {
     let path = &paths.settings.core_pattern;
     let text = fs::read(path).map_err(|source| CollectError::Io {

@@ -6,11 +6,12 @@
 //!                        └──────────────── deleted after the upload ◀────────────────────────┘
 //! ```
 //!
-//! The agent finds a core by its place (`directories`), waits until it is complete (`core_file`) and starts the
-//! handler with the file as standard input. So quotas, rates, policy and verdict are those of every other crash.
-//! Invariants: the owner is known before the file is opened and does not depend on what is in it; one owner has one
-//! handler at a time; a file is deleted only if the shipper confirmed that the store has its complete core, and only if
-//! it is still the same file. It does not install anything, and knows neither stores nor container runtimes.
+//! The agent finds a core by its directory (`directories`), waits until it is complete (`core_file`) and starts the
+//! handler with the file as standard input. Quotas, rates, policy and verdict are therefore the same as for every
+//! other crash. Invariants: the owner is known before the file is opened and does not depend on its content. Each
+//! owner has one handler at a time. A file is deleted only if the shipper confirmed that the store has its complete
+//! core, and only if it is still the same file. This module installs nothing, and knows neither stores nor container
+//! runtimes.
 
 mod core_file;
 mod directories;
@@ -46,35 +47,35 @@ use stored::StoredFiles;
 
 /// Between two passes.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Between two looks at new processes while a container starts. The runtime changes its root some 20 ms before the
-/// first program runs.
+/// Time between two scans for new processes while a container starts. The runtime changes its root some 20 ms
+/// before the first program runs.
 const BRIEF: Duration = Duration::from_millis(10);
-/// How long a core that is not complete must not have grown, if no process of its container is being dumped.
+/// How long an incomplete core must not have grown, if no process of its container is being dumped.
 const SETTLED: Duration = Duration::from_secs(3);
-/// The same if one is: another process than that of this core, perhaps.
+/// The same if one is being dumped, which may be another process.
 const STUCK: Duration = Duration::from_secs(120);
-/// How long the directory of a container that is gone remains open for cores that are not uploaded. It keeps the
-/// volume busy that it is on.
+/// How long the directory of a removed container remains open for cores that are not uploaded. The open
+/// directory keeps its volume busy.
 const HELD: Duration = Duration::from_secs(120);
-/// Maximum number of files in one directory that are collected at a time.
+/// Maximum files per directory that are collected at once.
 const NAMES: usize = 4096;
-/// Maximum number of names of any kind that are read from one directory.
+/// Maximum names of any kind that are read from one directory.
 const ALL_NAMES: usize = 65_536;
-/// Maximum number of files in one directory whose headers are read in one pass.
+/// Maximum files per directory whose headers are read in one pass.
 const OPENED: usize = 16;
 /// Handlers at once.
 const HANDLERS: usize = 4;
-/// When a file whose handler failed is tried again: the spool may have had no room.
+/// Time before a file whose handler failed is tried again: the spool may have been full.
 const RETRY: Duration = Duration::from_secs(300);
-/// Records of files that are in no directory are kept for so many seconds.
+/// Seconds for which records of files that are in no known directory are stored.
 const REMEMBERED: i64 = 86_400;
-/// Between two searches for receipts that are no longer needed.
+/// Time between two searches for obsolete receipts.
 const TIDY: Duration = Duration::from_secs(3600);
 
-/// Where the record of collected files is.
+/// Directory of the record of collected files.
 const RECORD: &str = "collected";
 
-/// Removes what the collector keeps on a node.
+/// Removes the collector's files on a node.
 pub(crate) fn forget_all(paths: &AgentPaths) {
     let _ = fs::remove_dir_all(paths.state.join(RECORD));
     UploadReceipts::of(&paths.uploads()).end();
@@ -89,7 +90,7 @@ enum FileState {
     Growing {
         identity: FileIdentity,
         since: Instant,
-        /// `None` if its headers were not read yet.
+        /// `None` until its headers are read.
         extent: Option<Extent>,
     },
     /// A handler reads it.
@@ -104,10 +105,10 @@ enum FileState {
         /// Whether the store does not have the complete core, so the file remains.
         is_kept: bool,
     },
-    /// It is no core, or its handler failed.
+    /// It is not a core, or its handler failed.
     LeftAlone {
         identity: FileIdentity,
-        /// When it is tried again.
+        /// Time of the next try.
         retry_at: Option<Instant>,
     },
 }
@@ -131,7 +132,7 @@ impl FileState {
     }
 }
 
-/// What one pass knows about one directory.
+/// The state of one directory in one pass.
 #[derive(Debug, Default)]
 struct Turn {
     /// Whether one of its processes is being dumped.
@@ -152,17 +153,17 @@ pub struct Collector {
     files: BTreeMap<FileKey, FileState>,
     stored: StoredFiles,
     receipts: UploadReceipts,
-    /// When receipts were last searched for those no longer needed.
+    /// Time of the last search for obsolete receipts.
     tidied_at: Option<Instant>,
-    /// Directories that were reported as overfull.
+    /// Directories that were reported to have too many names.
     overfull: BTreeSet<DirectoryKey>,
 }
 
 impl Collector {
-    /// Begins with the pattern that the kernel uses now.
+    /// Starts with the pattern that the kernel uses now.
     ///
     /// # Errors
-    /// If the pattern is no absolute path, or the agent's directories cannot be used.
+    /// If the pattern is not an absolute path, or the agent's directories cannot be used.
     pub fn new(options: CollectOptions) -> Result<Self, CollectError> {
         let pattern = file_pattern(&options.paths)?;
         let place = options.paths.state.join(RECORD);
@@ -214,10 +215,10 @@ impl Collector {
         }
     }
 
-    /// Looks once at all processes and files.
+    /// Scans all processes and files once.
     pub fn pass(&mut self, observer: &mut dyn FnMut(&CollectEvent)) {
         let _ = self.directories.scan();
-        // Before the names: a file can be gone while its handler runs.
+        // This precedes the scan of names: a file can vanish while its handler runs.
         self.poll_handlers(observer);
         let mut there = BTreeSet::new();
         let keys: Vec<DirectoryKey> = self.directories.known.keys().copied().collect();
@@ -235,7 +236,7 @@ impl Collector {
         self.forget(&there);
     }
 
-    /// Names in this directory that the kernel may have made.
+    /// Names in this directory that match the kernel's pattern.
     fn names(
         &mut self,
         key: DirectoryKey,
@@ -277,7 +278,7 @@ impl Collector {
         names
     }
 
-    /// Takes a file one step further.
+    /// Advances a file by one step.
     fn advance(
         &mut self,
         file: &FileKey,
@@ -297,7 +298,7 @@ impl Collector {
             return Ok(());
         };
         let identity = candidate.identity;
-        // Another file may have the name by now.
+        // The name may belong to another file by now.
         let before = { self.files.get(file) }.filter(|state| state.identity() == identity);
         let (since, extent) = match before {
             Some(FileState::Stored { is_kept: true, .. }) => return Ok(()),
@@ -325,7 +326,7 @@ impl Collector {
         Ok(())
     }
 
-    /// Starts the handler if the file is complete and the owner may have one.
+    /// Starts the handler if the file is complete and the owner's handler is free.
     fn begin(
         &self,
         file: &FileKey,
@@ -371,7 +372,7 @@ impl Collector {
         unchanged >= STUCK || (unchanged >= SETTLED && !is_dumping())
     }
 
-    /// One handler for each owner, and a few in all: an owner with many files waits for its own.
+    /// One handler per owner, and a limit in total: an owner with many files only delays its own.
     fn may_start(&self, account: &OwnerKey) -> bool {
         let mut count = 0_usize;
         for state in self.files.values() {
@@ -413,7 +414,7 @@ impl Collector {
         })
     }
 
-    /// Where the file was, for the dump.
+    /// The original path of the file, for the dump.
     fn origin(&self, directory: &CoreDirectory, name: &OsStr) -> OsString {
         let mut text = self.pattern.directory().join(name).into_os_string();
         text.push(match &directory.owner {
@@ -429,7 +430,7 @@ impl Collector {
         text
     }
 
-    /// Asks all handlers whether they have ended.
+    /// Checks which handlers have ended.
     fn poll_handlers(&mut self, observer: &mut dyn FnMut(&CollectEvent)) {
         let mut ended = Vec::new();
         for (file, state) in &mut self.files {
@@ -465,8 +466,8 @@ impl Collector {
         }
     }
 
-    /// Deletes a file whose dump has left the spool if the store confirmed it. The shipper writes the receipt before it
-    /// removes the entry, so the spool is asked first.
+    /// Deletes a file whose dump has left the spool if the store confirmed it. The shipper writes the receipt before
+    /// it removes the entry, so check the spool first.
     fn delete_if_uploaded(
         &mut self,
         file: &FileKey,
@@ -500,7 +501,7 @@ impl Collector {
         Ok(())
     }
 
-    /// Whether the dump still waits; also if that cannot be read.
+    /// Whether the dump is still in the spool; also true if that cannot be read.
     fn is_in_spool(&self, dump: DumpId) -> bool {
         let spool = &self.options.paths.spool;
         let names = [dump.to_string(), format!("{dump}.partial")];
@@ -510,7 +511,7 @@ impl Collector {
                 .any(|name| !matches!(spool.join(name).try_exists(), Ok(false)))
     }
 
-    /// Leaves a file alone, and reports that once.
+    /// Ignores a file from now on, and reports that once.
     fn fail(
         &mut self,
         file: &FileKey,
@@ -530,7 +531,7 @@ impl Collector {
         }
     }
 
-    /// Forgets files that are gone, and directories whose containers are gone and that hold nothing to wait for.
+    /// Forgets files that vanished, and directories of removed containers without pending files.
     fn forget(&mut self, there: &BTreeSet<FileKey>) {
         self.files
             .retain(|key, state| there.contains(key) || matches!(state, FileState::Running { .. }));

@@ -1,6 +1,7 @@
-//! A core pattern that is an absolute path: where the kernel writes cores, and what a file's name says.
+//! A core pattern that is an absolute path: the directory where the kernel writes cores, and the facts
+//! in a file's name.
 //!
-//! The kernel resolves the path in the root of the process that crashed. Names are hostile: a container can create any
+//! The kernel resolves the path in the root of the crashed process. Names are untrusted: a container can create any
 //! file, and the process chooses its own name (`%e`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,16 +9,16 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// Digits of the longest number that a specifier becomes.
+/// Maximum digits of a number that replaces a specifier.
 const DIGITS: usize = 20;
 
 /// A part of the file name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum NamePart {
     Literal(Vec<u8>),
-    /// A specifier that becomes a number, such as `%p`.
+    /// A specifier that is replaced by a number, such as `%p`.
     Number(u8),
-    /// A specifier that becomes any bytes but `/`, such as `%e`.
+    /// A specifier that is replaced by any bytes but `/`, such as `%e`.
     Text(u8),
 }
 
@@ -56,14 +57,14 @@ impl FilePattern {
         Some(Self { directory, parts })
     }
 
-    /// The directory, as the process that crashes sees it.
+    /// The directory, as the crashed process sees it.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// What the specifiers became in this name, as arguments of the handler (`p4711`); `None` if the kernel cannot
-    /// have made the name from this pattern.
+    /// The values of the specifiers in this name, as arguments of the handler (`p4711`); `None` if this pattern
+    /// cannot produce the name.
     #[must_use]
     pub fn matches(&self, name: &[u8]) -> Option<Vec<OsString>> {
         let mut values = BTreeMap::new();
@@ -76,7 +77,7 @@ impl FilePattern {
             argument.extend_from_slice(value);
             OsString::from_vec(argument)
         };
-        // The handler reads texts up to the next argument with a letter of its own: they are last.
+        // The handler reads a text up to the next argument with a known letter, so texts come last.
         let (texts, numbers): (Vec<_>, Vec<_>) = values
             .into_iter()
             .partition(|(letter, _)| matches!(letter, b'h' | b'e'));
@@ -101,7 +102,7 @@ fn parts_of(name: &[u8]) -> Vec<NamePart> {
                     | b'C'),
                 ) => NamePart::Number(letter),
                 Some(letter @ (b'e' | b'f' | b'h' | b'E')) => NamePart::Text(letter),
-                // The kernel drops specifiers that it does not know.
+                // The kernel removes unknown specifiers.
                 _ => continue,
             },
             byte => {
@@ -120,8 +121,8 @@ fn parts_of(name: &[u8]) -> Vec<NamePart> {
     parts
 }
 
-/// Whether `parts` can become `rest`. Ends of parts that failed are remembered, so that a name of a stranger's choice
-/// costs no more than parts times length squared.
+/// Whether `parts` can expand to `rest`. Failed combinations are remembered, so that the cost of a hostile name is
+/// limited to parts times length squared.
 fn matches_from<'n>(
     parts: &[NamePart],
     rest: &'n [u8],

@@ -1,6 +1,7 @@
 //! A handler that stores one core file, as a child of the collector.
 //!
-//! Invariant: nothing here waits for the child. It is asked in each pass, also when its file or directory is gone.
+//! Invariant: nothing here waits for the child. Each pass checks it, even if its file or directory no longer
+//! exists.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -11,14 +12,14 @@ use cdh_bundle::DumpId;
 
 use super::directories::{DirectoryOwner, OwnerKey};
 
-/// Longest run of a handler: more than the copy of a core takes.
+/// Maximum duration of a handler: more than copying a core takes.
 const DEADLINE: Duration = Duration::from_secs(2 * 3600);
 
 /// The child.
 #[derive(Debug)]
 pub(super) struct RunningHandler {
     child: Child,
-    /// Who pays for the dump.
+    /// The account that is charged for the dump.
     pub(super) account: OwnerKey,
     /// The container's id; `None` for the host and for shared directories.
     pub(super) container: Option<String>,
@@ -30,7 +31,7 @@ pub(super) struct RunningHandler {
 /// How a handler ended.
 #[derive(Debug)]
 pub(super) enum HandlerResult {
-    /// The dump is sealed; `None` if the policy wants none.
+    /// The dump is sealed; `None` if the policy stores none.
     Stored(Option<DumpId>),
     Failed {
         why: String,
@@ -69,7 +70,7 @@ impl RunningHandler {
         }
     }
 
-    /// Ends it now. What it wrote is salvaged by the shipper.
+    /// Kills it now. The shipper salvages what it wrote.
     pub(super) fn stop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -100,7 +101,7 @@ impl RunningHandler {
     }
 }
 
-/// What is in the pipe now: a process that inherited its other end must not make us wait.
+/// The bytes that are in the pipe now: a process that inherited the other end must not block us.
 fn printed(mut output: ChildStdout) -> io::Result<Vec<u8>> {
     rustix::io::ioctl_fionbio(&output, true)?;
     let mut bytes = vec![0; 4096];

@@ -1,4 +1,5 @@
-//! When a container starts: its root is mounted on the node, some 100 ms before its first process runs.
+//! Detects when a container starts: its root is mounted on the node, some 100 ms before its first
+//! process runs.
 
 use std::fs::File;
 use std::path::Path;
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// How long after a mount new processes are looked for in short steps.
+/// How long after a mount the scans for new processes are frequent.
 const STARTING: Duration = Duration::from_secs(2);
 
 /// The node's table of mounts, whose changes the kernel reports.

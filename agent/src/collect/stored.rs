@@ -1,8 +1,9 @@
-//! Which files are in the spool or the store already, so that a restarted agent does not store them twice.
+//! Records which files are in the spool or the store already, so that a restarted agent does not store
+//! them twice.
 //!
-//! Invariants: a file is recorded after its dump is sealed. An agent that dies in between stores the file once more:
-//! twice rather than never. The number of records is limited for each directory and in total, and a directory that has
-//! many does not displace those of the others.
+//! Invariants: a file is recorded after its dump is sealed. If an agent dies in between, the file is stored twice,
+//! which is better than never. The number of records is limited per directory and in total, and a directory with many
+//! records does not displace those of others.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,7 +17,7 @@ use super::directories::DirectoryKey;
 use crate::private_file::PrivateDirectory;
 
 const NAME: &str = "collected.json";
-/// Maximum size of the record in bytes. A file needs 240 at most, so `TOTAL` of them fit.
+/// Maximum size of the record in bytes. A file needs up to 240, so `TOTAL` of them fit.
 const LIMIT: u64 = 8 << 20;
 /// Maximum number of files in all directories.
 const TOTAL: usize = 32_768;
@@ -24,10 +25,10 @@ const TOTAL: usize = 32_768;
 /// State of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct StoredFile {
-    /// Device and inode of its directory: an inode number is unique on one device only.
+    /// Device and inode of its directory, because an inode number is only unique on one device.
     directory: DirectoryKey,
     file: FileIdentity,
-    /// Its dump; `None` if the policy wants none.
+    /// Its dump; `None` if the policy stores none.
     dump: Option<DumpId>,
 }
 
@@ -44,7 +45,7 @@ impl StoredFiles {
     /// Reads the record; a damaged record counts as empty.
     ///
     /// # Errors
-    /// If the directory cannot be made or is not private.
+    /// If the directory cannot be created or is not private.
     pub(super) fn open(place: &Path, per_directory: usize) -> io::Result<Self> {
         let place = PrivateDirectory::create(place)?;
         let bytes = place.read(NAME, LIMIT).unwrap_or_default();
@@ -60,7 +61,7 @@ impl StoredFiles {
         Ok(stored)
     }
 
-    /// The dump of a file; `None` inside if the policy wanted none.
+    /// The dump of a file; `None` inside if the policy stored none.
     pub(super) fn get(
         &self,
         directory: DirectoryKey,
@@ -89,7 +90,7 @@ impl StoredFiles {
         self.write()
     }
 
-    /// Forgets a file that was deleted.
+    /// Removes a deleted file.
     ///
     /// # Errors
     /// If the record cannot be written.
@@ -97,7 +98,7 @@ impl StoredFiles {
         self.retain(|of, one| (of, one) != (directory, &file))
     }
 
-    /// Forgets files that are in no directory any more.
+    /// Removes files that are in no directory any more.
     ///
     /// # Errors
     /// If the record cannot be written.

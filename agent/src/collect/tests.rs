@@ -7,7 +7,7 @@ use super::*;
 use crate::owner::MadeBy;
 use crate::paths::SettingsFiles;
 
-/// A node with one container and no handler but a script that pretends to store what it is given.
+/// A node with one container, and a script that acts as the handler and stores its input.
 struct Node {
     place: tempfile::TempDir,
     dump: DumpId,
@@ -31,7 +31,7 @@ impl Node {
         )
         .unwrap();
         symlink(node.path("root"), node.path("proc/1/root")).unwrap();
-        // Keeps its arguments and its input, and makes the entry.
+        // Saves its arguments and its input, and creates the entry.
         let script = format!(
             "#!/bin/sh\nprintf '%s\\n' \"$@\" > {0}/arguments\ncat > {0}/input\nmkdir -p {0}/spool/{1}\nprintf %s {0}/spool/{1}\n",
             node.place.path().display(),
@@ -84,12 +84,12 @@ impl Node {
         file.set_len(size).unwrap();
     }
 
-    /// The handler of the node: these lines of a shell.
+    /// The handler of the node: a shell script with these lines.
     fn script(&self, lines: &str) {
         fs::write(self.path("handler"), format!("#!/bin/sh\n{lines}\n")).unwrap();
     }
 
-    /// What the shipper does: uploads the dump with its complete core.
+    /// Acts as the shipper: uploads the dump with its complete core.
     fn upload(&self) {
         self.lose();
         let receipts = self.path("state/uploads/collected");
@@ -101,7 +101,7 @@ impl Node {
         fs::remove_dir(self.path("spool").join(self.dump.to_string())).unwrap();
     }
 
-    /// Makes the process of a container whose root is the directory of this name.
+    /// Creates the process of a container whose root is the directory of this name.
     fn container(&self, pid: u32, pod: char, container: char, root: &str) {
         let process = self.path(&format!("proc/{pid}"));
         fs::create_dir_all(&process).unwrap();
@@ -128,7 +128,7 @@ impl Node {
         }
     }
 
-    /// Passes often enough that a file that may be collected would be.
+    /// Runs enough passes to collect any file that may be collected.
     fn rest(&self, collector: &mut Collector) {
         for _ in 0..20 {
             collector.pass(&mut |event| panic!("{event:?}"));
@@ -137,7 +137,7 @@ impl Node {
     }
 }
 
-/// Finds the processes of containers, whose cgroups this system does not have.
+/// Identifies the processes of containers, whose cgroups this system does not have.
 fn find(collector: &mut Collector) {
     let found = collector.directories.scan_with(&|_, _| MadeBy::Root);
     found.unwrap();
@@ -150,7 +150,7 @@ fn running(collector: &Collector) -> usize {
         .count()
 }
 
-/// The files of a directory that are opened.
+/// The opened files of a directory.
 struct Watch {
     inotify: std::os::fd::OwnedFd,
 }
@@ -231,7 +231,7 @@ fn collector_keeps_a_core_whose_dump_left_the_spool_without_a_receipt() {
     assert_eq!(node.next(&mut collector), kept);
     node.rest(&mut collector);
     assert!(node.path("root/cores/core.api.7").exists());
-    // A restarted agent reports it once more, and stores it no second time.
+    // A restarted agent reports it once more, and does not store it again.
     fs::remove_file(node.path("arguments")).unwrap();
     let mut collector = node.collector();
     assert_eq!(node.next(&mut collector), kept);
@@ -457,7 +457,7 @@ fn collector_leaves_alone_what_the_kernel_did_not_write() {
     )
     .unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(cores.join("core.socket.6")).unwrap();
-    // Only root can make one; its file system may not allow to open it.
+    // Only root can create one, and its file system may not allow opening it.
     let null = rustix::fs::makedev(1, 3);
     let device = rustix::fs::FileType::CharacterDevice;
     let mode = Mode::from_raw_mode(0o600);

@@ -1,4 +1,4 @@
-//! Whether a key is one, and whether its value is of its kind; which keys there are.
+//! Checks whether a key exists and whether its value has the right type; lists the keys.
 
 use cdh_store::nearest;
 use serde_json::{Map, Value};
@@ -8,11 +8,11 @@ use super::AgentConfig;
 /// Tables of the file for the workstation, and for the store.
 pub(super) const FOREIGN: [&str; 6] = ["store", "stores", "images", "cache", "tui", "debugger"];
 
-/// Keys that a plain configuration does not show.
+/// Keys that the default configuration does not contain.
 const OPTIONAL: [&str; 2] = ["limits.disk_floor", "limits.cgroup"];
 
-/// Every key with its value. Tables below a section, and lists, are values in one piece, but for those
-/// that are sections themselves.
+/// Every key with its value. A table below a section, or a list, is a single value, unless it is a
+/// section itself.
 pub(super) fn leaves(all: &Value) -> Vec<(String, Value)> {
     let mut found = Vec::new();
     collect("", all, &mut found);
@@ -34,7 +34,7 @@ fn collect(prefix: &str, value: &Value, found: &mut Vec<(String, Value)>) {
     }
 }
 
-/// Whether a table under this key is a value.
+/// Whether a table under this key is a single value.
 pub(super) fn is_leaf(key: &str) -> bool {
     key.split('.').count() > 2
 }
@@ -51,7 +51,7 @@ pub(super) fn keys() -> Vec<String> {
     keys
 }
 
-/// Puts a value under its key.
+/// Sets a value under its key.
 pub(super) fn insert(all: &mut Value, key: &str, value: Value) {
     let mut place = all;
     for name in key.split('.') {
@@ -66,10 +66,10 @@ pub(super) fn insert(all: &mut Value, key: &str, value: Value) {
     *place = value;
 }
 
-/// Whether this could be the whole configuration.
+/// Whether this is a complete valid configuration.
 ///
 /// # Errors
-/// What is wrong, and advice.
+/// The mistake, and advice.
 pub(super) fn value(key: &str, value: &Value) -> Result<(), (String, Option<String>)> {
     let mut all = Value::Object(Map::new());
     insert(&mut all, key, value.clone());
@@ -79,7 +79,7 @@ pub(super) fn value(key: &str, value: &Value) -> Result<(), (String, Option<Stri
     }
 }
 
-/// Names in serde's sentence: the one that is unknown, and those that are known.
+/// Names in serde's message: the unknown one, and the known ones.
 fn explain(key: &str, said: &str) -> (String, Option<String>) {
     let mut names = said.split('`').skip(1).step_by(2);
     let kind = if said.starts_with("unknown field") {
@@ -97,7 +97,7 @@ fn explain(key: &str, said: &str) -> (String, Option<String>) {
         _ if key.ends_with(&format!(".{unknown}")) => format!("there is no key `{key}`"),
         _ => format!("there is no key `{unknown}` in `{key}`"),
     };
-    // At the top of the file there are keys that are not the agent's.
+    // At the top level of the file, there are also keys that are not the agent's.
     let is_top = key.split('.').next() == Some(unknown);
     let more = is_top.then_some(FOREIGN);
     let more = more.iter().flatten().copied();
@@ -108,7 +108,7 @@ fn explain(key: &str, said: &str) -> (String, Option<String>) {
     (text, Some(hint))
 }
 
-/// What is wrong with values that are of the right kind.
+/// Mistakes in values that have the right type.
 pub(super) fn whole(config: &AgentConfig) -> Vec<(&'static str, String)> {
     let mut wrong = Vec::new();
     for (key, path) in [
@@ -132,8 +132,7 @@ pub(super) fn whole(config: &AgentConfig) -> Vec<(&'static str, String)> {
         ));
     }
     if config.node.core_pipe_limit == 0 {
-        let why = "`node.core_pipe_limit` is 0: the kernel would not wait for handlers, and what it knows \
-                   of a process would be lost";
+        let why = "`node.core_pipe_limit` is 0: the kernel would not wait for handlers, and facts in /proc would be lost";
         wrong.push(("node.core_pipe_limit", why.to_owned()));
     }
     if !(1..=64).contains(&config.shipping.parallel) {

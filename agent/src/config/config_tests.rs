@@ -46,7 +46,7 @@ fn every_key_is_one_and_has_a_variable() {
 }
 
 #[test]
-fn a_later_layer_counts_and_each_value_knows_where_it_came_from() {
+fn config_later_layer_takes_precedence_and_each_value_has_its_origin() {
     let file = "[shipping]\nparallel = 3\nbandwidth = \"1M\"\n\n[workloads]\nlog_lines = 1\n[node]\nsuid_dumpable = 0\n";
     let mut layers = layers(
         file,
@@ -151,7 +151,7 @@ fn policies_and_lists_come_from_file_and_variables() {
         "{text}"
     );
     assert!(!format!("{config:?}").contains("T0/secret"));
-    // What is listed is the configuration itself.
+    // The listing is a valid configuration.
     let again = listing.iter().filter(|(key, ..)| key != "notify.webhooks");
     let again =
         again.filter_map(|(key, value, _)| Some(format!("{key} = {}\n", toml_text(value)?)));
@@ -231,7 +231,7 @@ fn variables_of_ibms_handler_mean_what_they_say_or_say_that_they_do_not() {
         plan(&[("SCHEDULE", "0 0 0 * * *"), ("USE_INOTIFY", "true")]),
         ShippingPlan::Schedule(_)
     ));
-    // Names that any program may use, alone.
+    // Other programs may use these names alone.
     assert_eq!(
         good("", &[("TIMEOUT", "5"), ("HOST_DIR", "/x")]).config,
         AgentConfig::default()
@@ -239,7 +239,7 @@ fn variables_of_ibms_handler_mean_what_they_say_or_say_that_they_do_not() {
 }
 
 #[test]
-fn the_store_of_ibms_variables() {
+fn config_ibm_variables_name_a_store() {
     let store = |pairs: &[(&str, &str)]| ibm_store(&variables(pairs));
     assert_eq!(store(&[("S3_REGION", "eu-de")]), None);
     let found = store(&[
@@ -299,7 +299,7 @@ fn unknown_variables_name_the_near_match() {
             "unknown variable `CDH_ZZZ`",
         ]
     );
-    // Kubernetes sets these beside a Service `cdh-s3`.
+    // Kubernetes sets these for a Service `cdh-s3`.
     let links = [
         ("CDH_S3_SERVICE_HOST", "10.96.0.2"),
         ("CDH_S3_SERVICE_PORT", "8333"),

@@ -1,4 +1,4 @@
-//! Our own variables: `CDH_SHIPPING_INTERVAL` is `shipping.interval`; older names go on working.
+//! Our own variables: `CDH_SHIPPING_INTERVAL` is `shipping.interval`; older names still work.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::check;
 
-/// Names from before there was a file.
+/// Names from before the configuration file existed.
 const SHORT: [(&str, &str); 10] = [
     ("CDH_STATE", "node.state"),
     ("CDH_LIBEXEC", "node.libexec"),
@@ -22,16 +22,16 @@ const SHORT: [(&str, &str); 10] = [
     ("CDH_LOG_FORMAT", "log.format"),
 ];
 
-/// Variables that are not the agent's keys: of the command line, and of this repository's own tests.
+/// Variables that are not the agent's: those of the command line, and of this repository's own tests.
 const OTHERS: [&str; 4] = ["CDH_CONFIG", "CDH_DEBUGGER", "CDH_OFFLINE", "CDH_STORE"];
 const OF_TESTS: [&str; 3] = ["CDH_TEST_", "CDH_BENCH_", "CDH_DOC"];
 
-/// A variable whose name begins with `CDH_` and that nothing reads.
+/// A variable whose name begins with `CDH_` and that is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownVariable {
     /// Its name.
     pub name: String,
-    /// The variable that may be meant.
+    /// The known variable with the most similar name.
     pub similar: Option<String>,
 }
 
@@ -45,7 +45,7 @@ impl fmt::Display for UnknownVariable {
     }
 }
 
-/// Variables whose names begin with `CDH_` and that neither the agent nor the command line reads.
+/// Variables whose names begin with `CDH_` and that neither the agent nor the command line knows.
 #[must_use]
 pub fn unknown_variables(variables: &BTreeMap<String, String>) -> Vec<UnknownVariable> {
     let ours = |name: &str| name.starts_with("CDH_");
@@ -70,7 +70,7 @@ pub fn unknown_variables(variables: &BTreeMap<String, String>) -> Vec<UnknownVar
         .collect()
 }
 
-/// Whether Kubernetes sets it in each pod beside a Service `cdh-…`: `CDH_S3_SERVICE_HOST`, `CDH_S3_PORT`,
+/// Whether Kubernetes sets it in each pod for a Service `cdh-…`: `CDH_S3_SERVICE_HOST`, `CDH_S3_PORT`,
 /// `CDH_S3_PORT_8333_TCP_ADDR` (`makeLinkVariables` in `pkg/kubelet/envvars/envvars.go`).
 fn is_service_link(name: &str) -> bool {
     name.ends_with("_SERVICE_HOST")
@@ -79,7 +79,7 @@ fn is_service_link(name: &str) -> bool {
         || name.contains("_PORT_")
 }
 
-/// Set and empty is how many tools unset something.
+/// Many tools set a variable to an empty text to unset it.
 fn is_set(text: &str) -> bool {
     !text.is_empty()
 }
@@ -112,12 +112,12 @@ pub(super) fn values(variables: &BTreeMap<String, String>) -> Vec<(String, Strin
             found.push((key.clone(), text.clone(), name.clone()));
         }
     }
-    // The longer name of the same key counts.
+    // If two names mean the same key, the longer one takes precedence.
     found.sort_by_key(|(key, _, name)| variable(key) == *name);
     found
 }
 
-/// What a variable's text means for its key: a text, any other value of TOML, or a list with commas.
+/// Parses a variable's text for its key: a text, another TOML value, or a list with commas.
 ///
 /// # Errors
 /// As [`check::value`].

@@ -1,7 +1,8 @@
-//! The variables of IBM's core-dump-handler, and where they mean something else here.
+//! Supports the variables of IBM's core-dump-handler, and notes where their meaning differs.
 //!
-//! Names with `COMP_` in front are those that its agent is given for its composer. Names that any
-//! program may use (`TIMEOUT`, `COMPRESSION`, …) count only beside one that no other program has.
+//! Names with the prefix `COMP_` are those that its agent passes to its composer. Names that any
+//! program may use (`TIMEOUT`, `COMPRESSION`, …) count only together with one that is unique to
+//! IBM's.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,7 @@ const TELLING: [&str; 11] = [
     "IGNORE_CRIO",
 ];
 
-/// Variables that have no counterpart, and why.
+/// Variables without a counterpart, and why.
 const WITHOUT: [(&str, &str); 14] = [
     (
         "FILENAME_TEMPLATE",
@@ -36,36 +37,39 @@ const WITHOUT: [(&str, &str); 14] = [
         "MOUNT_POINT",
         "no volume is mounted: the spool is a directory of the node, `node.state`",
     ),
-    ("EVENT_DIR", "core events are no files here: see `notify`"),
-    ("CORE_EVENTS", "core events are no files here: see `notify`"),
+    ("EVENT_DIR", "core events are not files here: see `notify`"),
+    (
+        "CORE_EVENTS",
+        "core events are not files here: see `notify`",
+    ),
     (
         "CORE_EVENT_DIR",
-        "core events are no files here: see `notify`",
+        "core events are not files here: see `notify`",
     ),
     ("VENDOR", "one static handler runs on every host"),
     (
         "DEPLOY_CRIO_CONFIG",
-        "no crictl is used: the runtime is asked over its socket",
+        "crictl is not used: the agent queries the runtime over its socket",
     ),
     (
         "DEPLOY_CRIO_EXE",
-        "no crictl is used: the runtime is asked over its socket",
+        "crictl is not used: the agent queries the runtime over its socket",
     ),
     (
         "CRIO_IMAGE_CMD",
-        "no crictl is used: the runtime is asked over its socket",
+        "crictl is not used: the agent queries the runtime over its socket",
     ),
     (
         "USE_CRIO_CONF",
-        "no crictl is used: the runtime is asked over its socket",
+        "crictl is not used: the agent queries the runtime over its socket",
     ),
     (
         "IGNORE_CRIO",
-        "the runtime is asked after the core was taken, and never holds up a capture",
+        "the runtime is queried after the capture, and never delays it",
     ),
     (
         "INCLUDE_PROC_INFO",
-        "what `/proc` says is always kept, of the environment only names; `policy.environment` says whose values are too",
+        "facts from `/proc` are always stored, but only the names of variables; `policy.environment` selects values to store",
     ),
     (
         "LOG_LEVEL",
@@ -82,7 +86,7 @@ pub struct IbmStore {
     pub keys: Option<(String, super::Secret)>,
 }
 
-/// The store of `S3_BUCKET_NAME`; `None` where none is named.
+/// The store of `S3_BUCKET_NAME`; `None` if it is not set.
 #[must_use]
 pub fn ibm_store(variables: &BTreeMap<String, String>) -> Option<IbmStore> {
     let get = |name: &str| {
@@ -93,7 +97,7 @@ pub fn ibm_store(variables: &BTreeMap<String, String>) -> Option<IbmStore> {
     };
     let bucket = get("S3_BUCKET_NAME")?;
     let mut options = Vec::new();
-    // There, the host name of a server that is not Amazon's is used as the region.
+    // In IBM's handler, the region is also the host name of a server that is not Amazon's.
     let region = get("S3_REGION");
     let host = region.filter(|region| region.contains('.') || region.contains("://"));
     let endpoint = get("S3_ENDPOINT")
@@ -109,7 +113,7 @@ pub fn ibm_store(variables: &BTreeMap<String, String>) -> Option<IbmStore> {
         options.push(format!("endpoint={endpoint}"));
     }
     options.push("path-style=true".to_owned());
-    // As there: a role of the service account goes before keys.
+    // As in IBM's handler, a role of the service account takes precedence over keys.
     let keys = match get("AWS_WEB_IDENTITY_TOKEN_FILE") {
         None => get("S3_ACCESS_KEY").zip(get("S3_SECRET")),
         Some(_) => None,
@@ -160,7 +164,7 @@ pub(super) fn values(
     match find("USE_INOTIFY").map(|(name, text)| (name, text.eq_ignore_ascii_case("true"))) {
         Some((name, true)) if timed => {
             notes.push(format!(
-                "`{name}` gives way to the interval or the schedule, as it does there"
+                "`{name}` has no effect with an interval or a schedule, as in IBM's handler"
             ));
         }
         Some((name, true)) => put("shipping.mode", Value::from("events"), &name),
@@ -200,11 +204,11 @@ pub(super) fn values(
     }
     if is_ibm && let Some((name, text)) = find("TIMEOUT") {
         notes.push(format!(
-            "`{name}`: a core that takes longer than {text} s is cut there and kept, not lost"
+            "`{name}`: a core that takes longer than {text} s is truncated and stored, not lost"
         ));
         put("limits.copy_time", number(text), &name);
     }
-    // A note does no harm, also where another program's variable of this name is meant.
+    // A note is harmless even if the variable belongs to another program.
     for (name, why) in WITHOUT {
         if let Some((name, _)) = find(name) {
             notes.push(format!("`{name}` changes nothing: {why}"));

@@ -1,4 +1,5 @@
-//! Layers of values, later ones above earlier ones, and where each value came from.
+//! Combines layers of values, in which later ones take precedence, and records the origin of each
+//! value.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +10,7 @@ use serde_json::{Map, Value};
 use super::check::{self, leaves};
 use super::{AgentConfig, environment, ibm};
 
-/// Where a value came from.
+/// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// No source sets it.
@@ -41,10 +42,10 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Something that is wrong with the configuration.
+/// A mistake in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Where: a file and its line, or a variable.
+    /// Its place: a file and line, or a variable.
     pub place: String,
     /// What.
     pub text: String,
@@ -69,14 +70,14 @@ pub struct Layers {
     notes: Vec<String>,
 }
 
-/// What counts in the end.
+/// The effective values.
 #[derive(Clone, Debug)]
 pub struct Effective {
     /// The values.
     pub config: AgentConfig,
     /// A note for the operator.
     pub notes: Vec<String>,
-    /// What was said in any layer, as it was said.
+    /// The values of each layer, as they were written.
     given: BTreeMap<String, (Value, Origin)>,
 }
 
@@ -111,7 +112,7 @@ impl Layers {
     ) {
         use toml::de::DeValue;
         match value {
-            // Tables of one level are sections; what is deeper and no section is a value.
+            // Tables of the first level are sections; deeper ones that are not sections are values.
             DeValue::Table(table) if !check::is_leaf(key) => {
                 if table.is_empty() {
                     self.checked(path, text, key, at, &Value::Object(Map::new()));
@@ -124,7 +125,7 @@ impl Layers {
             DeValue::Array(items) if items.iter().any(|item| item.get_ref().is_table()) => {
                 let before = self.problems.len();
                 for item in items {
-                    // Key by key, so that each mistake is reported with its line.
+                    // Each key separately, so that each mistake is reported with its line.
                     for (name, value) in item.get_ref().as_table().into_iter().flatten() {
                         let mut one = Map::new();
                         one.insert(name.get_ref().to_string(), json(value.get_ref()));
@@ -175,7 +176,7 @@ impl Layers {
         self.problems.push(Problem { place, text, hint });
     }
 
-    /// Adds the variables of the environment: IBM's, and above them our own.
+    /// Adds the variables of the environment: IBM's, then our own, which take precedence.
     pub fn environment(&mut self, variables: &BTreeMap<String, String>) {
         for (key, value, name) in ibm::values(variables, &mut self.notes) {
             self.variable(&key, value, Origin::Ibm(name));
@@ -202,7 +203,7 @@ impl Layers {
         }
     }
 
-    /// Adds a flag's value, which was checked when the command line was read.
+    /// Adds a flag's value, which the command line's parser has checked.
     pub fn flag(&mut self, key: &str, value: Value, flag: &str) {
         self.put(key, value, Origin::Flag(flag.to_owned()));
     }
@@ -211,10 +212,10 @@ impl Layers {
         self.values.insert(key.to_owned(), (value, origin));
     }
 
-    /// What counts in the end.
+    /// The effective configuration.
     ///
     /// # Errors
-    /// All that is wrong, in any layer.
+    /// If any layer contains mistakes; all are reported.
     pub fn effective(mut self) -> Result<Effective, Vec<Problem>> {
         let mut all = Value::Object(Map::new());
         for (key, (value, _)) in &self.values {
@@ -242,7 +243,7 @@ impl Layers {
         })
     }
 
-    /// What no key says alone.
+    /// Mistakes in combinations of keys.
     fn validate(&mut self, config: &AgentConfig) {
         if let Err(text) = config.shipping.plan() {
             let keys = ["shipping.interval", "shipping.schedule", "shipping.mode"];
@@ -292,14 +293,14 @@ impl Layers {
 }
 
 impl Effective {
-    /// Where the value of a key came from.
+    /// The origin of a key's value.
     #[must_use]
     pub fn origin(&self, key: &str) -> &Origin {
         let given = self.given.get(key);
         given.map_or(&Origin::Default, |(_, origin)| origin)
     }
 
-    /// Every key that a file, a variable or a flag has set, with its value as it was written there.
+    /// Every key that a file, a variable or a flag sets, with its value as written there.
     pub fn given(&self) -> impl Iterator<Item = (&str, &Value, &Origin)> {
         let given = self.given.iter();
         given.map(|(key, (value, origin))| (key.as_str(), value, origin))
@@ -333,7 +334,7 @@ impl Effective {
     }
 }
 
-/// What a listing shows instead of a secret.
+/// The text that replaces a secret in a listing.
 pub const HIDDEN: &str = "(hidden)";
 
 /// Whether a listing shows secrets.
@@ -350,7 +351,7 @@ pub enum Secrets {
 pub fn toml_text(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,
-        // JSON and TOML escape control characters alike, but JSON leaves DEL as it is.
+        // JSON and TOML escape control characters alike, except that JSON does not escape DEL.
         Value::String(_) => Some(value.to_string().replace('\u{7f}', "\\u007f")),
         Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
         Value::Array(items) => {

@@ -16,9 +16,9 @@
 //! format = "slack"       # slack, json or cloudevents
 //! ```
 //!
-//! What a later layer says counts: defaults, file, IBM's variables, our own variables, flags. Each key
-//! `section.key` has the variable `CDH_SECTION_KEY`. [`Layers`] puts them together and remembers where
-//! each value came from; nothing here opens a store or changes the node.
+//! Precedence, lowest to highest: defaults, file, IBM's variables, our own variables, flags. Each key
+//! `section.key` has the variable `CDH_SECTION_KEY`. [`Layers`] combines them and records the origin
+//! of each value. Nothing here opens a store or changes the node.
 
 mod check;
 mod environment;
@@ -44,19 +44,19 @@ pub use crate::shipper::ShippingPlan;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentConfig {
-    /// Where the agent lives, and the kernel's settings.
+    /// The agent's directories, and the kernel's settings.
     pub node: NodeConfig,
-    /// How cores are taken.
+    /// How cores are captured.
     pub capture: CaptureConfig,
     /// Nodes whose `core_pattern` cannot be a pipe.
     pub collect: CollectConfig,
     /// Which crashes become dumps.
     pub policy: PolicyConfig,
-    /// What captures may take of the node.
+    /// Resource limits of captures.
     pub limits: LimitsConfig,
     /// When and how dumps go to the store.
     pub shipping: ShippingConfig,
-    /// Whose dumps are whose.
+    /// How dumps are attributed to pods.
     pub workloads: WorkloadsConfig,
     /// Numbers for Prometheus.
     pub metrics: MetricsConfig,
@@ -67,7 +67,8 @@ pub struct AgentConfig {
 }
 
 impl AgentConfig {
-    /// Whether the agent sets the kernel's settings when it runs: not where it only collects files.
+    /// Whether the agent sets the kernel's settings when it runs. It does not if it only collects
+    /// files.
     #[must_use]
     pub fn manages_node(&self) -> bool {
         self.node.manage && !self.collect.files
@@ -75,18 +76,17 @@ impl AgentConfig {
 }
 
 impl ShippingConfig {
-    /// What its keys mean together.
+    /// Checks combinations of keys.
     ///
     /// # Errors
-    /// A sentence that says what contradicts what.
+    /// A sentence that names the contradiction.
     pub fn plan(&self) -> Result<ShippingPlan, String> {
         let schedule = self
             .schedule
             .as_deref()
             .filter(|text| !text.trim().is_empty());
         if self.interval.is_some() && schedule.is_some() {
-            let why = "`shipping.interval` and `shipping.schedule` are both set, and dumps are shipped by \
-                       one of them only";
+            let why = "`shipping.interval` and `shipping.schedule` are both set, but only one of them can apply";
             return Err(why.to_owned());
         }
         let mode = match (self.mode, self.interval, schedule) {

@@ -1,4 +1,4 @@
-//! The tables of the configuration that are not the policy's: what they hold, and their defaults.
+//! The sections of the configuration other than the policy: their keys and defaults.
 
 use std::path::PathBuf;
 
@@ -18,15 +18,16 @@ pub struct NodeConfig {
     pub state: PathBuf,
     /// Directory where the handler is installed.
     pub libexec: PathBuf,
-    /// Whether `cdh agent run` installs at its start. Only `cdh agent uninstall` removes that.
+    /// Whether `cdh agent run` installs the handler at its start. Only `cdh agent uninstall`
+    /// removes it.
     pub manage: bool,
     /// `kernel.core_pipe_limit`.
     pub core_pipe_limit: u32,
     /// `fs.suid_dumpable`.
     pub suid_dumpable: u32,
-    /// How the kernel hands cores over.
+    /// How the kernel passes cores to cdh.
     pub mode: CoreMode,
-    /// Whether cores are handed on to the previous owner of the core pattern.
+    /// Whether cores are also passed to the previous owner of the core pattern.
     pub chain: bool,
 }
 
@@ -48,9 +49,9 @@ impl Default for NodeConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CaptureConfig {
-    /// When the crashed process may go.
+    /// When the crashed process is released.
     pub release: Release,
-    /// How cores are put into the spool.
+    /// How cores are written to the spool.
     pub strategy: Strategy,
 }
 
@@ -58,17 +59,17 @@ pub struct CaptureConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CollectConfig {
-    /// Whether the agent collects cores that the kernel writes into files, and does not change `core_pattern`.
+    /// Whether the agent collects cores that the kernel writes into files, and leaves `core_pattern` as it is.
     pub files: bool,
 }
 
-/// When dumps go to the store.
+/// When to ship dumps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ShippingMode {
-    /// As soon as they are sealed.
+    /// As soon as a capture is finished.
     Events,
-    /// Each time `interval` has passed.
+    /// Every `interval`.
     Interval,
     /// At the times of `schedule`.
     Schedule,
@@ -80,17 +81,17 @@ pub enum ShippingMode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShippingConfig {
-    /// When; without it what `interval` or `schedule` say, else `events`.
+    /// When to ship; if not set, as `interval` or `schedule` imply, otherwise `events`.
     pub mode: Option<ShippingMode>,
     /// Time between two shipments.
     pub interval: Option<Seconds>,
     /// A cron expression, in UTC.
     pub schedule: Option<String>,
-    /// Bytes a second that all uploads together take; 0 means no limit.
+    /// Maximum bytes per second of all uploads together; 0 means no limit.
     pub bandwidth: Size,
     /// Uploads at once.
     pub parallel: usize,
-    /// Whether the ELF files that crashed processes had mapped go into the store too.
+    /// Whether to store the ELF files that crashed processes mapped.
     pub keep_modules: bool,
 }
 
@@ -110,7 +111,7 @@ impl Default for ShippingConfig {
 /// Which pods are dumped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pods {
-    /// All that do not opt out.
+    /// All pods that do not opt out.
     #[default]
     #[serde(rename = "opt-out")]
     OptOut,
@@ -123,15 +124,15 @@ pub enum Pods {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WorkloadsConfig {
-    /// Sockets of container runtimes; empty means those that are found.
+    /// Sockets of container runtimes; empty means sockets that are found.
     pub sockets: Vec<PathBuf>,
     /// Name of this node in Kubernetes.
     pub node: Option<String>,
-    /// Last log lines that a dump holds of each container.
+    /// Number of last log lines to store of each container.
     pub log_lines: usize,
     /// Which pods are dumped.
     pub pods: Pods,
-    /// With `opt-in`: pods with this label too.
+    /// With `opt-in`: pods with this label are dumped too.
     pub opt_in_label: Option<String>,
 }
 
@@ -161,20 +162,20 @@ pub struct MetricsConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NotifyConfig {
-    /// Who is notified of each crash that this node has not seen before.
+    /// Receivers of each crash that is new on this node.
     pub webhooks: Vec<WebhookConfig>,
-    /// Whether such a crash becomes an Event on its pod.
+    /// Whether a new crash becomes an Event on its pod.
     pub kubernetes_events: bool,
 }
 
-/// How the log is written.
+/// Format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// A line for people.
     #[default]
     Text,
-    /// A JSON object on each line.
+    /// One JSON object per line.
     Json,
 }
 

@@ -1,4 +1,4 @@
-//! What is installed on this node, and what is wrong with it. Looks only; changes nothing.
+//! The state of the installation on this node, and its problems. Read-only.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ use crate::spool::{SpoolCount, count, quota_of};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PatternOwner {
-    /// The handler that these paths name, with the arguments that it expects; or files that the agent collects.
+    /// The handler of these paths, with the expected arguments; or files that the agent collects.
     Ours,
     /// A handler of ours that is installed elsewhere, or by another version.
     OtherInstallation,
@@ -36,35 +36,35 @@ pub enum PatternOwner {
 pub struct Status {
     /// Who gets the cores.
     pub pattern: PatternOwner,
-    /// The kernel's settings as they are.
+    /// The current kernel settings.
     pub settings: NodeSettings,
-    /// What an uninstall will restore.
+    /// The settings that an uninstall will restore.
     pub backup: Option<NodeSettings>,
     /// Path of the handler.
     pub handler: PathBuf,
-    /// How the handler is linked; `None` where there is none.
+    /// How the handler is linked; `None` if there is none.
     pub linkage: Option<Linkage>,
-    /// Whether a shipper runs; `None` where that cannot be seen.
+    /// Whether a shipper runs; `None` if that is not visible.
     pub shipper_running: Option<bool>,
-    /// What the shipper last experienced.
+    /// The shipper's last results.
     pub record: Option<ShipperRecord>,
     /// Path of the spool.
     pub spool: PathBuf,
-    /// What is in the spool; `None` where that cannot be seen.
+    /// The contents of the spool; `None` if they are not visible.
     pub count: Option<SpoolCount>,
-    /// Bytes that the spool may take.
+    /// Maximum bytes of the spool.
     pub quota: Option<u64>,
     /// The dumps in it, oldest first, each with the reason why it is there.
     pub waiting: Vec<WaitingDump>,
-    /// The state directory, where this user may not look into it: all that it holds is unknown.
+    /// The state directory, if this user may not read it; its contents are then unknown.
     pub hidden: Option<PathBuf>,
-    /// What sets the kernel's settings anew at the next boot.
+    /// Files that set the kernel's settings at the next boot.
     pub at_boot: Vec<BootSetting>,
     /// What is wrong.
     pub problems: Vec<String>,
 }
 
-/// Why nothing can be said.
+/// Why the state cannot be determined.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StatusError {
@@ -76,7 +76,7 @@ pub enum StatusError {
 /// Who gets the cores.
 ///
 /// # Errors
-/// When the kernel's settings cannot be read.
+/// If the kernel's settings cannot be read.
 pub fn pattern_owner(paths: &AgentPaths) -> Result<PatternOwner, StatusError> {
     let settings = NodeSettings::read(&paths.settings)?;
     Ok(owner_of(paths, &settings))
@@ -93,7 +93,7 @@ fn owner_of(paths: &AgentPaths, settings: &NodeSettings) -> PatternOwner {
     }
 }
 
-/// The state directory, if it is there and this user may not look into it.
+/// The state directory, if it exists and this user may not read it.
 fn hidden(paths: &AgentPaths) -> Option<PathBuf> {
     let denied = |path: &std::path::Path| {
         std::fs::read_dir(path)
@@ -105,7 +105,7 @@ fn hidden(paths: &AgentPaths) -> Option<PathBuf> {
 /// Looks at the node.
 ///
 /// # Errors
-/// When the kernel's settings cannot be read; everything else is a problem in the answer.
+/// If the kernel's settings cannot be read; other errors are problems in the result.
 pub fn status(paths: &AgentPaths) -> Result<Status, StatusError> {
     let settings = NodeSettings::read(&paths.settings)?;
     let mut problems = Vec::new();
@@ -170,7 +170,7 @@ pub fn status(paths: &AgentPaths) -> Result<Status, StatusError> {
             );
         }
     } else if backup.is_some() && pattern == PatternOwner::Foreign {
-        let why = "something has replaced the core pattern since the installation";
+        let why = "another program has replaced the core pattern since the installation";
         problems.push(why.to_owned());
     }
     let record = ShipperRecord::read(&paths.state);

@@ -1,31 +1,31 @@
-//! How far the cleanup of a cluster's nodes is, and what each node reported: read from its DaemonSet and
-//! the pods of that.
+//! Reads the progress of a cluster's cleanup, and each node's report, from its DaemonSet and that
+//! DaemonSet's pods.
 //!
 //! ```text
 //! GET /apis/apps/v1/namespaces/<namespace>/daemonsets/<name>      which nodes, which pods, how many
 //! GET /api/v1/namespaces/<namespace>/pods?labelSelector=…         the report: the init container's
 //!                                                                 termination message
 //! ```
-//! The pods' init container is `cdh agent uninstall`; a pod that is ready has left its node as it was.
-//! Only looks; names and messages of the cluster's are data.
+//! The pods' init container is `cdh agent uninstall`; a pod that is ready has restored its node.
+//! Read-only; names and messages from the cluster are untrusted data.
 
 use serde_json::Value;
 
 use crate::notify::{AccountError, ApiServer, is_name};
 
-/// Bytes of an answer: one page of pods is a few MiB.
+/// Maximum bytes of an answer: one page of pods has a few MiB.
 const ANSWER_LIMIT: u64 = 64 << 20;
 /// Pods of a page.
 const PAGE: u32 = 250;
 
-/// Why the cluster cannot be asked.
+/// Why the cluster's state cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClusterError {
     /// This process is not in a pod, or the pod has no token.
     #[error("this process has no service account: does it run in a pod that has one?")]
     NoAccount(#[from] AccountError),
-    /// A name is not one of Kubernetes.
+    /// A name is not a valid Kubernetes name.
     #[error("`{name}` is not a valid name")]
     Name {
         /// Which.
@@ -48,16 +48,16 @@ pub struct NodeCleanup {
     pub node: String,
     /// Whether it is done.
     pub is_done: bool,
-    /// What the uninstall said, or what the pod waits for.
+    /// The report of the uninstall, or what the pod waits for.
     pub said: String,
 }
 
-/// How far the cleanup is.
+/// The progress of the cleanup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CleanupProgress {
-    /// Nodes that it is for; `None` before the cluster has counted them.
+    /// Number of nodes; `None` before the cluster has counted them.
     pub wanted: Option<usize>,
-    /// Those that have a pod, by name.
+    /// Nodes that have a pod, by name.
     pub nodes: Vec<NodeCleanup>,
 }
 
@@ -70,10 +70,10 @@ impl CleanupProgress {
     }
 }
 
-/// How far the cleanup by this DaemonSet is.
+/// The progress of the cleanup by this DaemonSet.
 ///
 /// # Errors
-/// When the cluster cannot be asked, or has no such DaemonSet.
+/// If the API server does not answer, or has no such DaemonSet.
 pub fn cleanup_progress(
     server: &ApiServer,
     namespace: &str,
@@ -204,7 +204,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers these, one for each connection; the paths that were asked for.
+    /// Serves these answers, one per connection; returns the requested paths.
     fn server(answers: Vec<(u16, Value)>) -> (String, std::thread::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());

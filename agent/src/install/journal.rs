@@ -1,10 +1,9 @@
-//! The backup of foreign settings, journalled so that no sequence of events can lose it.
+//! The journal with the backup of foreign settings: no sequence of events can lose it.
 //!
-//! Invariant: at every moment each setting either holds a foreign value, or the journal on disk
-//! holds the newest foreign value of it. The journal is therefore written and synced before a setting is
-//! touched. It has every value that was ours since boot, so that a foreign change is distinguished from our
-//! own. Our own pattern is recognised by its program
-//! and is never taken for foreign.
+//! Invariant: at every moment, each setting either holds a foreign value, or the journal on disk holds its
+//! newest foreign value. The journal is therefore written and synced before a setting is changed. It
+//! contains every value that was ours since boot, to distinguish a foreign change from our own. Our own
+//! pattern is recognized by its program and never counts as foreign.
 
 use std::fs;
 use std::io;
@@ -56,15 +55,15 @@ pub struct Journal {
     pub boot_id: String,
     /// Newest foreign value of each setting.
     pub backup: NodeSettings,
-    /// Every combination that was or was about to be ours since that boot, oldest first.
+    /// Every combination that was ours, or was about to be, since that boot; oldest first.
     pub ours: Vec<NodeSettings>,
 }
 
 impl Journal {
-    /// Reads the journal; `None` where there is none.
+    /// Reads the journal; `None` if there is none.
     ///
     /// # Errors
-    /// When there is one that cannot be read.
+    /// If it exists and cannot be read.
     pub fn read(path: &Path) -> Result<Option<Self>, JournalError> {
         // Root is about to obey it: an uninstall writes its pattern to the kernel.
         let Some(bytes) = read_file(path, LIMIT)? else {
@@ -78,10 +77,10 @@ impl Journal {
             })
     }
 
-    /// Writes the journal: the old one or the new one is on disk, never half of one.
+    /// Writes the journal atomically: either the old one or the new one is on disk.
     ///
     /// # Errors
-    /// When it cannot be written and synced.
+    /// If it cannot be written and synced.
     pub fn write(&self, path: &Path) -> Result<(), JournalError> {
         let write = || -> io::Result<()> {
             write_atomically(path, &serde_json::to_vec_pretty(self)?, 0o600)
@@ -95,7 +94,7 @@ impl Journal {
     /// Removes the journal, once every setting is foreign again.
     ///
     /// # Errors
-    /// When it is there and cannot be removed.
+    /// If it exists and cannot be removed.
     pub fn remove(path: &Path) -> Result<(), JournalError> {
         match fs::remove_file(path).and_then(|()| sync_parent(path)) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(JournalError::Write {
@@ -108,9 +107,9 @@ impl Journal {
 
     /// The journal to write before `wanted` is applied over `now`.
     ///
-    /// A setting that holds a value of ours keeps its older backup; any other value is the newest
-    /// foreign one. Where the pattern is ours and no journal is left, the previous value is unknown: the
-    /// kernel's default is used.
+    /// A setting with a value of ours keeps its older backup; any other value is the newest foreign one.
+    /// If the pattern is ours and there is no journal, the previous value is unknown, and the kernel's
+    /// default is used.
     #[must_use]
     pub fn before_install(
         old: Option<&Self>,
@@ -120,11 +119,11 @@ impl Journal {
         is_our_pattern: impl Fn(&RawText) -> bool,
     ) -> Self {
         let pattern_ours = is_our_pattern(&now.core_pattern);
-        // After a reboot only a start script that sets our pattern makes the numbers ours too.
+        // After a reboot, the numbers are ours only if a start script set our pattern.
         let valid = old.filter(|old| old.boot_id == boot_id || pattern_ours);
         let ours = valid.map(|old| old.ours.clone()).unwrap_or_default();
         let backup = old.map_or_else(NodeSettings::kernel_defaults, |old| old.backup.clone());
-        // Without a journal the numbers beside our own pattern are ours as well.
+        // Without a journal, the numbers beside our own pattern are ours too.
         let orphan = old.is_none() && pattern_ours;
         let limit_ours = orphan
             || ours
@@ -161,16 +160,16 @@ impl Journal {
         }
     }
 
-    /// The journal once the newest of our values hold: older ones of ours can no longer be found
-    /// on the node, so a later one is foreign.
+    /// The journal after the newest of our values took effect: older ones no longer exist on the
+    /// node, so a later appearance of them is foreign.
     #[must_use]
     pub fn settled(mut self) -> Self {
         self.ours = self.ours.pop().into_iter().collect();
         self
     }
 
-    /// What each setting must be after an uninstall over `now`: the backup where the value is
-    /// ours, and the foreign value where it is not.
+    /// The settings to restore in an uninstall over `now`: the backup for a value of ours, and the
+    /// current value for a foreign one.
     #[must_use]
     pub fn after_uninstall(
         &self,
@@ -222,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_install_keeps_the_backup_of_the_first() {
+    fn second_install_preserves_the_backup_of_the_first() {
         let (foreign, ours) = (settings("|/apport", 4, 1), settings("|/ours 1", 1024, 2));
         let first = install(None, &foreign, &ours).settled();
         let newer = settings("|/ours 2", 512, 2);
@@ -235,18 +234,18 @@ mod tests {
     }
 
     #[test]
-    fn an_install_that_died_after_the_journal_can_be_undone_and_repeated() {
+    fn interrupted_install_can_be_undone_and_repeated() {
         let (foreign, ours) = (settings("core", 0, 0), settings("|/ours", 1024, 2));
         let journal = install(None, &foreign, &ours);
         assert_eq!(journal.after_uninstall(&foreign, "boot", is_ours), foreign);
-        // Half-way: the limit was written, the pattern was not.
+        // An interrupted change: the limit was written, the pattern was not.
         let half = settings("core", 1024, 0);
         assert_eq!(journal.after_uninstall(&half, "boot", is_ours), foreign);
         assert_eq!(install(Some(&journal), &half, &ours).backup, foreign);
     }
 
     #[test]
-    fn what_somebody_else_has_set_since_is_left_and_becomes_the_newest_backup() {
+    fn uninstall_preserves_settings_changed_by_another_program() {
         let (foreign, ours) = (settings("core", 0, 0), settings("|/ours", 1024, 2));
         let journal = install(None, &foreign, &ours).settled();
         let changed = settings("|/systemd-coredump", 16, 2);
@@ -264,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_reboot_equal_numbers_are_not_taken_for_ours() {
+    fn journal_after_a_reboot_treats_equal_numbers_as_foreign() {
         let (foreign, ours) = (settings("core", 0, 0), settings("|/ours", 1024, 2));
         let journal = install(None, &foreign, &ours).settled();
         let now = settings("core", 1024, 2);
@@ -272,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_survives_writing_and_reading_and_a_damaged_one_is_an_error() {
+    fn journal_round_trips_and_a_damaged_one_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("backup.json");
         assert_eq!(Journal::read(&path).unwrap(), None);

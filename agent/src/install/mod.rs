@@ -1,9 +1,9 @@
-//! `install` and `uninstall`: the handler in place, the kernel's settings changed and restored.
+//! `install` and `uninstall`: install the handler, change the kernel's settings, and restore them.
 //!
-//! Invariant: whatever is interrupted wherever, running `uninstall` leaves the node with the newest
-//! foreign value of each setting (see [`journal`]). The order of an installation:
-//! directories, handler (tested on this node), handler settings, journal, kernel settings. It does
-//! not ship what is in the spool, and never deletes it.
+//! Invariant: after an interruption at any point, running `uninstall` restores the newest foreign
+//! value of each setting (see [`journal`]). The order of an installation: directories, handler
+//! (tested on this node), handler settings, journal, kernel settings. The spool is neither shipped
+//! nor deleted.
 
 #[cfg(feature = "daemon")]
 pub mod cleanup;
@@ -33,27 +33,27 @@ use crate::paths::{AgentPaths, PatternError};
 use crate::shipper::{self, ShipperRecord, WaitReason, waiting};
 use crate::spool::count;
 
-/// Crashes that the kernel pipes at once. Above it cores are lost, so it is high: at 128, a storm
-/// of 200 crashes lost 72.
+/// Maximum crashes that the kernel pipes at once. Above it, cores are lost, so it is high: at 128,
+/// a storm of 200 crashes lost 72.
 pub const DEFAULT_CORE_PIPE_LIMIT: u32 = 1024;
 
-/// Setuid programs are dumped too, for root only.
+/// Setuid programs are dumped too, readable by root only.
 pub const DEFAULT_SUID_DUMPABLE: u32 = 2;
 
 /// Why an installation was refused or undone.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InstallError {
-    /// Kernel settings belong to root.
+    /// Changing kernel settings requires root.
     #[error("only root can change the kernel's core settings")]
     NotRoot,
-    /// The handler's path cannot stand in a pattern.
+    /// The handler's path cannot be part of a pattern.
     #[error(transparent)]
     Pattern(#[from] PatternError),
-    /// The handler could not be put in place.
+    /// The handler could not be installed.
     #[error(transparent)]
     Binary(#[from] BinaryError),
-    /// A directory or file of the agent cannot be made.
+    /// A directory or file of the agent cannot be created.
     #[error("cannot create {path}")]
     Create {
         /// Which.
@@ -62,13 +62,13 @@ pub enum InstallError {
         #[source]
         source: io::Error,
     },
-    /// Another user could change what root would run or obey.
+    /// Another user could change a file that root would execute or obey.
     #[error(transparent)]
     Untrusted(#[from] TrustError),
-    /// The backup cannot be kept, so nothing was changed.
+    /// The backup cannot be stored, so nothing was changed.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// The kernel's coredump socket does not work here; the settings are as they were.
+    /// The kernel's coredump socket does not work here; the settings are unchanged.
     #[error("the coredump socket cannot be used: {why}")]
     Socket {
         /// What went wrong.
@@ -83,12 +83,12 @@ pub enum InstallError {
         #[source]
         source: io::Error,
     },
-    /// A setting was refused; the others are as they were.
+    /// A setting was refused; the others are unchanged.
     #[error(transparent)]
     Settings(#[from] SettingsError),
 }
 
-/// What to install, and how.
+/// The options of an installation.
 #[derive(Clone, Debug)]
 pub struct InstallOptions {
     /// Where things go.
@@ -99,11 +99,11 @@ pub struct InstallOptions {
     pub core_pipe_limit: u32,
     /// `fs.suid_dumpable`.
     pub suid_dumpable: u32,
-    /// How the kernel hands cores over.
+    /// How the kernel passes cores to cdh.
     pub mode: CoreMode,
-    /// Whether cores are handed on to the previous owner of the core pattern.
+    /// Whether cores are also passed to the previous owner of the core pattern.
     pub chain: bool,
-    /// What the handler shall know; its spool is taken from `paths`.
+    /// The handler's settings; its spool comes from `paths`.
     pub handler: HandlerSettings,
 }
 
@@ -133,30 +133,31 @@ impl InstallOptions {
 /// What an installation did.
 #[derive(Clone, Debug)]
 pub struct InstallReport {
-    /// Settings as they were found.
+    /// The settings before the installation.
     pub before: NodeSettings,
     /// Settings that hold now.
     pub now: NodeSettings,
-    /// What an uninstall will restore.
+    /// The settings that an uninstall will restore.
     pub backup: NodeSettings,
-    /// Whether an installation of ours was there already.
+    /// Whether an installation of ours existed already.
     pub reinstalled: bool,
     /// How the handler is linked: a dynamic one depends on the host's libraries.
     pub linkage: Linkage,
-    /// Why the kernel starts handlers although it was to connect to a socket where it can.
+    /// Why the kernel starts handlers although socket mode was requested if possible.
     pub no_socket: Option<String>,
 }
 
 /// What an uninstall did.
 #[derive(Clone, Debug)]
 pub struct UninstallReport {
-    /// Settings as they were found.
+    /// The settings before the uninstallation.
     pub before: NodeSettings,
     /// Settings that hold now.
     pub now: NodeSettings,
-    /// Whether the pattern was foreign and was therefore left alone.
+    /// Whether the pattern was foreign and was therefore not changed.
     pub foreign_pattern: bool,
-    /// Whether there was a backup. Without one our own pattern gives way to the kernel's default.
+    /// Whether there was a backup. Without one, our own pattern is replaced by the kernel's
+    /// default.
     pub had_backup: bool,
     /// Files that were removed.
     pub removed: Vec<PathBuf>,
@@ -164,16 +165,16 @@ pub struct UninstallReport {
     pub left: u64,
     /// Of these, those of setuid programs that the policy keeps on the node.
     pub kept: u64,
-    /// Of these, those that are in quarantine.
+    /// Of these, those in quarantine.
     pub quarantined: u64,
-    /// Whether an agent or a handler still works here: its files stay.
+    /// Whether an agent or a handler still runs here, so that its files remain.
     pub in_use: bool,
 }
 
 /// Installs the handler and makes the kernel start it.
 ///
 /// # Errors
-/// When anything is refused; the kernel's settings are then as they were.
+/// If any step is refused; the kernel's settings are then unchanged.
 pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> {
     let paths = &options.paths;
     let pattern = paths.core_pattern()?;
@@ -197,7 +198,7 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
         })?;
         check_directory(libexec)?;
     }
-    // Untidiness is no reason not to install.
+    // Failing to tidy up must not prevent the installation.
     let _ = binary::remove_leftovers(&paths.handler);
     let by = match options.mode {
         CoreMode::Pipe => StartedBy::Kernel,
@@ -212,7 +213,8 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
         })
     };
     let spool = absolute(&paths.spool)?;
-    // Without it dumps lack a name; with another root than the node's own there is none.
+    // Without the trace, dumps lack the killer's name. With another root than the node's own, there
+    // is none.
     let kill_trace = match paths.settings == SettingsFiles::kernel() {
         true => ensure_kill_trace(&paths.state).ok(),
         false => None,
@@ -257,7 +259,7 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
                 return Err(InstallError::Socket { why });
             }
             Err(why) => {
-                // The kernel has to start it after all.
+                // The socket does not work, so the kernel must start the handler.
                 binary::self_test(&paths.handler, StartedBy::Kernel)?;
                 no_socket = Some(why);
             }
@@ -278,7 +280,7 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
     })
 }
 
-/// The newest foreign pattern: the one that an uninstall would restore.
+/// The newest foreign pattern, which an uninstall would restore.
 fn previous_pattern(
     paths: &AgentPaths,
     before: &NodeSettings,
@@ -290,7 +292,8 @@ fn previous_pattern(
     Ok(journal.map(|journal| journal.backup.core_pattern))
 }
 
-/// Journal, then the kernel's settings: what holds now, and what an uninstall will restore.
+/// The journal, then the kernel's settings: those in effect, and those that an uninstall will
+/// restore.
 fn switch(
     options: &InstallOptions,
     pattern: RawText,
@@ -314,7 +317,7 @@ fn switch(
     Ok((wanted, journal.backup))
 }
 
-/// Starts a receiver, lets the kernel connect to it, and crashes a process on purpose to see.
+/// Starts a receiver, makes the kernel connect to it, and tests it with a deliberate crash.
 fn install_socket(
     options: &InstallOptions,
     before: &NodeSettings,
@@ -329,7 +332,7 @@ fn install_socket(
     match socket::self_test(paths) {
         Ok(()) => Ok(switched),
         Err(why) => {
-            // The kernel must not go on with what does not work, however long the rest takes.
+            // The kernel must stop using a socket that does not work, before anything slow happens.
             let _ = before.apply(&paths.settings);
             let _ = stop_receiving(&paths.socket());
             Err(why)
@@ -337,13 +340,13 @@ fn install_socket(
     }
 }
 
-/// Gives the kernel's settings back and removes the handler. The spool stays.
+/// Restores the kernel's settings and removes the handler. The spool remains.
 ///
-/// Where another installation of ours has taken over meanwhile, the settings are its own: they stay
-/// as they are, and so does the backup, which may be the only one that knows what was there first.
+/// If another installation of ours has taken over meanwhile, the settings belong to it. They
+/// remain, and so does the backup, which may be the only record of the original values.
 ///
 /// # Errors
-/// When a setting cannot be restored; the backup is then still there.
+/// If a setting cannot be restored; the backup then still exists.
 pub fn uninstall(paths: &AgentPaths) -> Result<UninstallReport, InstallError> {
     require_root(&paths.settings)?;
     let _lock = match paths.state.is_dir() {
@@ -353,7 +356,7 @@ pub fn uninstall(paths: &AgentPaths) -> Result<UninstallReport, InstallError> {
     let before = NodeSettings::read(&paths.settings)?;
     let journal = Journal::read(&paths.backup())?;
     let had_backup = journal.is_some();
-    // The handler may have been installed to another directory before, from the same state.
+    // An earlier installation from the same state may have used another directory for the handler.
     let is_ours = |pattern: &_| {
         let known = journal.iter().flat_map(|journal| &journal.ours);
         paths.is_this_installation(pattern)
@@ -414,8 +417,8 @@ pub fn uninstall(paths: &AgentPaths) -> Result<UninstallReport, InstallError> {
     })
 }
 
-/// As [`uninstall`]; then waits for the agent and the handlers that still work, and removes what they
-/// needed. An agent that was only starting may have installed meanwhile: that is undone too.
+/// Like [`uninstall`]; then waits for the agent and running handlers, and removes their files. An
+/// agent that was starting may have installed meanwhile, so this is undone again.
 ///
 /// # Errors
 /// As [`uninstall`].
@@ -443,7 +446,7 @@ pub fn uninstall_and_wait(
     })
 }
 
-/// Whether an agent runs on this node, or a handler is at work.
+/// Whether an agent or a handler runs on this node.
 fn is_in_use(paths: &AgentPaths) -> bool {
     let found = count(&paths.spool).unwrap_or_default();
     shipper::is_running(paths) || found.partial > found.abandoned
@@ -479,8 +482,8 @@ pub(crate) fn boot_id() -> String {
         .to_owned()
 }
 
-/// Makes a directory that only its owner may enter. An existing one stays as it is, and is refused if
-/// another user could put things into it.
+/// Creates a directory that only its owner may enter. An existing one is not changed, but refused if
+/// another user could write to it.
 fn create_private(path: &Path) -> Result<(), InstallError> {
     let create = |source| InstallError::Create {
         path: path.to_owned(),
@@ -494,7 +497,7 @@ fn create_private(path: &Path) -> Result<(), InstallError> {
     Ok(check_directory(path)?)
 }
 
-/// Waits for the lock; it is free again when the file is dropped.
+/// Waits for the lock; dropping the file releases it.
 fn lock(path: &Path) -> Result<File, InstallError> {
     let open = || -> io::Result<File> {
         let file = fs::OpenOptions::new()
@@ -513,10 +516,10 @@ fn lock(path: &Path) -> Result<File, InstallError> {
 }
 
 impl HandlerSettings {
-    /// Writes the settings beside the handler, atomically.
+    /// Writes the handler's settings file atomically.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         write_atomically(path, &serde_json::to_vec_pretty(self)?, 0o644)
     }
@@ -536,7 +539,7 @@ mod tests {
         fs::write(&paths.settings.core_pattern, format!("{pattern}\n")).unwrap();
         fs::write(&paths.settings.core_pipe_limit, "0\n").unwrap();
         fs::write(&paths.settings.suid_dumpable, "0\n").unwrap();
-        // Any program that ends well passes the self-test.
+        // Any program that exits with status 0 passes the self-test.
         (root, InstallOptions::new(paths, "/bin/true".into()))
     }
 
@@ -577,7 +580,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handler_that_moves_leaves_its_old_pattern_known_as_ours() {
+    fn install_recognizes_the_pattern_of_a_moved_handler_as_ours() {
         let (root, first) = node("|/apport");
         install(&first).unwrap();
         let mut moved = first.clone();
@@ -589,7 +592,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handler_that_does_not_run_here_changes_nothing() {
+    fn install_of_a_handler_that_cannot_run_changes_nothing() {
         let (_root, mut options) = node("core");
         options.handler_source = "/bin/false".into();
         let error = install(&options).unwrap_err();
@@ -609,7 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_directory_that_others_may_write_to_is_refused() {
+    fn install_refuses_a_state_directory_writable_by_others() {
         let (_root, options) = node("core");
         fs::create_dir_all(&options.paths.state).unwrap();
         let open = fs::Permissions::from_mode(0o777);
@@ -636,7 +639,7 @@ mod tests {
             assert_eq!(now, NodeSettings::kernel_defaults());
             chown(directory, Some(0), None).unwrap();
         }
-        // The directory above is another user's: what is below can be exchanged at any time.
+        // The parent directory belongs to another user, who can replace its contents at any time.
         chown(root.path(), Some(65534), None).unwrap();
         assert!(matches!(install(&options), Err(InstallError::Untrusted(_))));
         chown(root.path(), Some(0), None).unwrap();

@@ -1,4 +1,4 @@
-//! What an uninstall leaves behind: dumps that were not shipped, and nothing else of ours.
+//! Removes our files after an uninstall, except dumps that were not shipped.
 
 use std::fs;
 use std::path::Path;
@@ -7,8 +7,8 @@ use crate::paths::AgentPaths;
 use crate::shipper::ShipperRecord;
 use crate::spool::count;
 
-/// Removes empty directories and what only the agent needs, and counts the dumps that stay. Where a
-/// shipper still works everything stays as it is.
+/// Removes empty directories and the agent's own files, and counts the remaining dumps. If a
+/// shipper still runs, nothing is removed.
 pub(super) fn tidy(paths: &AgentPaths) -> u64 {
     let left = dumps_in(&paths.spool);
     if let Some(directory) = paths.handler.parent() {
@@ -16,7 +16,7 @@ pub(super) fn tidy(paths: &AgentPaths) -> u64 {
     }
     if !crate::shipper::is_running(paths) {
         let _ = fs::remove_dir_all(paths.spool.join(".pods"));
-        // Handlers that still work hold these.
+        // Running handlers hold these.
         if count(&paths.spool).is_ok_and(|found| found.partial == 0) {
             for place in [".slots", ".room"] {
                 let _ = fs::remove_dir_all(paths.spool.join(place));
@@ -24,22 +24,22 @@ pub(super) fn tidy(paths: &AgentPaths) -> u64 {
             let _ = fs::remove_dir_all(paths.state.join("rates"));
         }
         let _ = fs::remove_file(paths.uploads().join("fingerprints.json"));
-        // Records that the store does not have yet are evidence, as a dump is.
+        // Records that the store does not have yet are evidence, like dumps.
         if crate::shipper::all_uploaded(&paths.state) {
             for place in ["ledger", "drops"] {
                 let _ = fs::remove_dir_all(paths.state.join(place));
             }
         }
-        // What stays needs its journal: a part of it may be in the store.
+        // A remaining dump needs its journal: a part of it may be in the store.
         if left == 0 {
             remove_files(&paths.uploads(), |name| name.ends_with(".journal"));
         }
         crate::collect::forget_all(paths);
-        // The uninstall has reported what is left, and an agent that comes later finds out anew.
+        // The uninstall has reported the remaining dumps, and a later agent finds them again.
         let _ = ShipperRecord::remove(&paths.state);
         let _ = fs::remove_file(paths.shipper_lock());
         let _ = fs::remove_file(paths.install_lock());
-        // Those that are empty. In a pod the last one is a mount, and stays.
+        // Removes those that are empty. In a pod, the last one is a mount, and remains.
         let quarantine = paths.spool.join(crate::spool::QUARANTINE);
         for directory in [&quarantine, &paths.spool, &paths.uploads(), &paths.state] {
             let _ = fs::remove_dir(directory);
@@ -48,7 +48,7 @@ pub(super) fn tidy(paths: &AgentPaths) -> u64 {
     left
 }
 
-/// Dumps in the spool, whole or not.
+/// Number of dumps in the spool, complete or not.
 pub(super) fn dumps_in(spool: &Path) -> u64 {
     let found = count(spool).unwrap_or_default();
     found.sealed + found.partial + found.quarantined

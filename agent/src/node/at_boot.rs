@@ -1,8 +1,9 @@
-//! Whether something installs the handler again after a reboot, which forgets `core_pattern`: a unit of
-//! systemd, or a boot script. Looks only.
+//! Finds what installs the handler again after a reboot, which resets `core_pattern`: a systemd unit,
+//! or a boot script. Read-only.
 //!
-//! Units are found by what they run, not by their names. Of two files of one name, the directory that
-//! systemd searches first counts; a unit is enabled if a `.wants` or `.requires` directory names it.
+//! Units are found by their commands, not by their names. If two files have the same name, the
+//! directory that systemd searches first takes precedence. A unit is enabled if a `.wants` or
+//! `.requires` directory names it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,7 +11,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Directories of units, the one that takes precedence first.
+/// Directories of units, in order of precedence.
 const UNITS: [&str; 5] = [
     "etc/systemd/system",
     "run/systemd/system",
@@ -18,7 +19,7 @@ const UNITS: [&str; 5] = [
     "usr/lib/systemd/system",
     "lib/systemd/system",
 ];
-/// Other files that are run at boot, or by cron.
+/// Other files that run at boot, or by cron.
 const SCRIPTS: [&str; 8] = [
     "etc/rc.local",
     "etc/rc.d/rc.local",
@@ -29,10 +30,10 @@ const SCRIPTS: [&str; 8] = [
     "var/spool/cron/crontabs",
     "var/spool/cron",
 ];
-/// Bytes of a unit or script that are looked through.
+/// Maximum bytes read of a unit or script.
 const LIMIT: u64 = 256 << 10;
 
-/// What brings the handler back after a reboot.
+/// What installs the handler after a reboot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AtBoot {
@@ -41,12 +42,12 @@ pub enum AtBoot {
         /// `cdh-agent.service`.
         name: String,
     },
-    /// A unit that would install, and is not enabled.
+    /// A unit that would install, but is not enabled.
     Disabled {
         /// Its name.
         name: String,
     },
-    /// A unit that ships dumps and does not install.
+    /// A unit that ships dumps but does not install.
     ShipsOnly {
         /// Its name.
         name: String,
@@ -63,14 +64,15 @@ pub enum AtBoot {
     },
 }
 
-/// What a command line does to the node.
+/// The effect of a command line on the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Does {
     Ships,
     Installs,
 }
 
-/// Looks below `root`. `manages` says whether the configuration lets `cdh agent run` install by itself.
+/// Searches below `root`. `manages` is whether the configuration lets `cdh agent run` install the
+/// handler.
 #[must_use]
 pub fn at_boot(root: &Path, manages: bool) -> AtBoot {
     let enabled = enabled_units(root);
@@ -120,7 +122,7 @@ fn units(root: &Path) -> BTreeMap<String, String> {
     paths.into_iter().map(with_drop_ins).collect()
 }
 
-/// Names that some `.wants` or `.requires` directory holds.
+/// Names in any `.wants` or `.requires` directory.
 fn enabled_units(root: &Path) -> Vec<OsString> {
     let places = UNITS.iter().flat_map(|place| files(&root.join(place)));
     let wants = places.filter(|path| {
@@ -133,7 +135,7 @@ fn enabled_units(root: &Path) -> Vec<OsString> {
         .collect()
 }
 
-/// Commands of a unit, each with its continued lines.
+/// Commands of a unit, each with its continuation lines.
 fn exec_lines(text: &str) -> impl Iterator<Item = String> {
     let joined = text.replace("\\\n", " ");
     let lines: Vec<String> = joined
@@ -148,13 +150,13 @@ fn exec_lines(text: &str) -> impl Iterator<Item = String> {
     lines.into_iter()
 }
 
-/// Whether a unit's environment says `node.manage = true`.
+/// Whether a unit's environment sets `node.manage = true`.
 fn sets_manage(text: &str) -> bool {
     let mut lines = text.lines().map(str::trim);
     lines.any(|line| line.starts_with("Environment=") && line.contains("CDH_NODE_MANAGE=true"))
 }
 
-/// What this command line does, if it runs the agent at all.
+/// The effect of this command line, if it runs the agent.
 fn deed(line: &str, manages: bool) -> Option<Does> {
     let is_end = |letter: char| letter.is_whitespace() || "'\";&|".contains(letter);
     let mut words = line.split(is_end).filter(|word| !word.is_empty());
@@ -190,7 +192,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// The text of a file. A link is followed below `root`, for that is where it leads on the node itself.
+/// The text of a file. Links are followed below `root`, because they are relative to the node's root.
 fn text_of(path: &Path, root: &Path) -> String {
     let target = match fs::read_link(path) {
         Ok(link) if link.is_absolute() => root.join(link.strip_prefix("/").unwrap_or(&link)),
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn unit_that_only_ships_installs_nothing_unless_it_is_told_to_manage_the_node() {
+    fn unit_without_manage_node_does_not_install() {
         let root = Root::new();
         let unit = "[Service]\nExecStart=-/opt/cdh/cdh agent run\n";
         root.write("usr/lib/systemd/system/cdh.service", unit);

@@ -1,7 +1,7 @@
-//! Puts the handler's binary where the kernel will find it.
+//! Installs the handler's binary where the kernel finds it.
 //!
-//! Invariant: the name always leads to a whole binary that has run on this node once; a handler
-//! that runs from the old one goes on undisturbed. It does not touch the kernel's settings.
+//! Invariant: the name always leads to a complete binary that passed a test run on this node. A
+//! handler that runs from the old binary is not disturbed. The kernel's settings are not changed.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read};
@@ -21,10 +21,10 @@ use serde::Serialize;
 use crate::atomic_file::{TEMPORARY_SUFFIX, sync_parent};
 use crate::handler::SETTINGS_NAME;
 
-/// How long the self-test may take. It takes a millisecond; a node in trouble takes longer.
+/// Time limit of the self-test. It takes a millisecond, or more on an overloaded node.
 const SELF_TEST_TIME: Duration = Duration::from_secs(10);
 
-/// Why the handler's binary could not be put in place.
+/// Why the handler's binary could not be installed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BinaryError {
@@ -46,7 +46,7 @@ pub enum BinaryError {
         #[source]
         source: ElfError,
     },
-    /// It cannot be written to its place.
+    /// It cannot be written to its directory.
     #[error("cannot write the handler {path}")]
     Write {
         /// Where it goes.
@@ -55,7 +55,7 @@ pub enum BinaryError {
         #[source]
         source: io::Error,
     },
-    /// The node does not execute it.
+    /// The node cannot execute it.
     #[error("this node cannot run a program in {directory} (is it mounted noexec?)")]
     NotExecutable {
         /// Directory of the handler.
@@ -78,7 +78,7 @@ pub enum BinaryError {
 pub enum Linkage {
     /// Runs on any host.
     Static,
-    /// Needs this loader, and the libraries behind it, on the host.
+    /// It needs this loader, and its libraries, on the host.
     Dynamic {
         /// `PT_INTERP`.
         interpreter: RawText,
@@ -86,7 +86,7 @@ pub enum Linkage {
 }
 
 impl Linkage {
-    /// Whether it runs without anything of the host's.
+    /// Whether it runs without any file of the host.
     #[must_use]
     pub fn is_static(&self) -> bool {
         matches!(self, Self::Static)
@@ -96,7 +96,7 @@ impl Linkage {
 /// How the program at `path` is linked.
 ///
 /// # Errors
-/// When it cannot be read as an ELF file.
+/// If it cannot be read as an ELF file.
 pub fn linkage(path: &Path) -> Result<Linkage, BinaryError> {
     let map = MappedFile::open(path).map_err(|source| BinaryError::Read {
         path: path.to_owned(),
@@ -117,13 +117,13 @@ pub fn linkage(path: &Path) -> Result<Linkage, BinaryError> {
 /// Who starts the handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartedBy {
-    /// The kernel, from its place.
+    /// The kernel, from its path.
     Kernel,
-    /// This agent, which serves the kernel's socket: from memory, where the place starts nothing.
+    /// This agent, which serves the kernel's socket: from memory if its file system is `noexec`.
     Agent,
 }
 
-/// A handler that this agent can start, wherever it lies.
+/// A handler that this agent can execute, wherever it is stored.
 pub(crate) struct Runnable {
     program: PathBuf,
     name: PathBuf,
@@ -131,10 +131,10 @@ pub(crate) struct Runnable {
 }
 
 impl Runnable {
-    /// The program itself, or a copy of it in memory where its file system is mounted `noexec`.
+    /// The program itself, or a copy of it in memory if its file system is mounted `noexec`.
     ///
     /// # Errors
-    /// When it cannot be copied.
+    /// If it cannot be copied.
     pub(crate) fn open(handler: &Path) -> io::Result<Self> {
         let name = handler.to_owned();
         if !is_noexec(handler) {
@@ -150,7 +150,7 @@ impl Runnable {
         )?;
         let mut memory = File::from(memory);
         io::copy(&mut File::open(handler)?, &mut memory)?;
-        // A program that is open for writing does not run.
+        // A program that is open for writing cannot be executed.
         let path = |file: &File| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let readable = File::open(path(&memory))?;
         Ok(Self {
@@ -168,16 +168,16 @@ impl Runnable {
     }
 }
 
-/// Whether the kernel starts nothing from there. What cannot be looked at is tried.
+/// Whether the kernel cannot execute programs from there. If that is unknown, `false`.
 pub(crate) fn is_noexec(path: &Path) -> bool {
     let disk = rustix::fs::statvfs(path);
     disk.is_ok_and(|disk| disk.f_flag.contains(StatVfsMountFlags::NOEXEC))
 }
 
-/// Copies the program `from` to `to`, tries it there, and only then gives it its name.
+/// Copies the program `from` to a temporary name, tests it there, and then renames it to `to`.
 ///
 /// # Errors
-/// When it cannot be copied or does not run; what had the name before still has it.
+/// If it cannot be copied or does not run; an existing file is then unchanged.
 pub fn place(from: &Path, to: &Path, by: StartedBy) -> Result<Linkage, BinaryError> {
     let linkage = linkage(from)?;
     let write = |source| BinaryError::Write {
@@ -186,8 +186,8 @@ pub fn place(from: &Path, to: &Path, by: StartedBy) -> Result<Linkage, BinaryErr
     };
     let directory = to.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(directory).map_err(write)?;
-    // A name of our own per process: a concurrent install that got past the lock of another state
-    // directory must not exchange the binary between test and rename.
+    // A name per process: a concurrent install with the lock of another state directory must not
+    // replace the binary between test and rename.
     let temporary = directory.join(format!(".cdh-handler.{}", std::process::id()));
     let placed = copy(from, &temporary)
         .map_err(write)
@@ -203,11 +203,11 @@ pub fn place(from: &Path, to: &Path, by: StartedBy) -> Result<Linkage, BinaryErr
     placed.map(|()| linkage)
 }
 
-/// Removes what installers that were killed left beside the handler: half a copy, half the settings.
-/// Those of installers that still run are theirs.
+/// Removes partial files that killed installers left beside the handler. Those of running installers
+/// remain.
 ///
 /// # Errors
-/// When one cannot be removed.
+/// If one cannot be removed.
 pub(crate) fn remove_leftovers(handler: &Path) -> io::Result<()> {
     let directory = handler.parent().unwrap_or(Path::new("/"));
     let entries = match fs::read_dir(directory) {
@@ -242,10 +242,10 @@ fn copy(from: &Path, temporary: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Runs the handler the way the kernel does (empty environment, cwd `/`), without a crash.
+/// Runs the handler like the kernel does (empty environment, cwd `/`), without a crash.
 ///
 /// # Errors
-/// When it does not run, or says that it cannot work here.
+/// If it does not run, or reports that it cannot work here.
 pub(crate) fn self_test(program: &Path, by: StartedBy) -> Result<(), BinaryError> {
     let not_executable = |source| BinaryError::NotExecutable {
         directory: program.parent().unwrap_or(program).to_owned(),
@@ -269,7 +269,7 @@ pub(crate) fn self_test(program: &Path, by: StartedBy) -> Result<(), BinaryError
             .stdin(Stdio::null());
         match command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn() {
             Ok(child) => break child,
-            // A child that another thread is just forking may still hold the file open for writing.
+            // A concurrent fork in another thread may still hold the file open for writing.
             Err(error)
                 if error.kind() == io::ErrorKind::ExecutableFileBusy
                     && Instant::now() < deadline =>

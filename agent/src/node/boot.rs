@@ -1,10 +1,10 @@
-//! What others will do to the kernel's core settings, and when: sysctl.d at boot, systemd-coredump,
-//! apport, abrt. Looks only.
+//! Finds what else sets the kernel's core settings: sysctl.d at boot, systemd-coredump, apport,
+//! abrt. Read-only.
 //!
-//! systemd-sysctl reads `*.conf` of several directories; of two files of the same name the one in the
-//! directory named first counts, and a link to `/dev/null` takes the other away. All that are left are
-//! applied in the order of their names, so the last one that sets a value decides. `/etc/sysctl.conf` is
-//! read by procps, last (Debian links it as `99-sysctl.conf`).
+//! systemd-sysctl reads `*.conf` of several directories. If two files have the same name, the directory
+//! listed first takes precedence, and a link to `/dev/null` disables the other file. The remaining files
+//! are applied in the order of their names, so the last one that sets a value decides. procps reads
+//! `/etc/sysctl.conf` last (Debian links it as `99-sysctl.conf`).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-/// Directories of sysctl.d, the one that counts first.
+/// Directories of sysctl.d, in order of precedence.
 const DIRECTORIES: [&str; 5] = [
     "etc/sysctl.d",
     "run/sysctl.d",
@@ -21,10 +21,10 @@ const DIRECTORIES: [&str; 5] = [
     "usr/lib/sysctl.d",
     "lib/sysctl.d",
 ];
-/// Bytes of a file of settings at most.
+/// Maximum bytes of a settings file.
 const LIMIT: u64 = 1 << 20;
 
-/// A setting that comes back at the next boot, or when `systemd-sysctl` runs.
+/// A setting that takes effect at the next boot, or when `systemd-sysctl` runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BootSetting {
     /// The file that decides.
@@ -35,18 +35,18 @@ pub struct BootSetting {
     pub value: String,
 }
 
-/// Another program that takes cores.
+/// Another program that captures cores.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OtherHandler {
     /// What it is called.
     pub name: &'static str,
-    /// Whether something starts it that sets the core pattern.
+    /// Whether something starts it so that it sets the core pattern.
     pub sets_pattern: bool,
-    /// The command that keeps it from doing so.
+    /// The command that disables it.
     pub stop: &'static str,
 }
 
-/// What files below `root` set at boot of the three settings.
+/// The values of the three settings that files below `root` set at boot.
 #[must_use]
 pub fn boot_settings(root: &Path) -> Vec<BootSetting> {
     let mut files: BTreeMap<std::ffi::OsString, PathBuf> = BTreeMap::new();
@@ -80,7 +80,7 @@ pub fn boot_settings(root: &Path) -> Vec<BootSetting> {
 
 fn settings_of(path: &Path) -> Vec<(String, String)> {
     let mut bytes = Vec::new();
-    // `/dev/null` is empty, and whatever else it is has no lines of ours.
+    // `/dev/null` is empty, and another target has no lines of ours.
     let is_plain = fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
     if is_plain && let Ok(file) = fs::File::open(path) {
         let _ = file.take(LIMIT).read_to_end(&mut bytes);
@@ -109,7 +109,7 @@ fn settings_of(path: &Path) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Other programs on this machine that take cores.
+/// Other programs on this machine that capture cores.
 #[must_use]
 pub fn other_handlers(root: &Path) -> Vec<OtherHandler> {
     let is_there = |path: &str| root.join(path).exists();
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_name_decides_and_a_file_in_etc_hides_its_namesake() {
+    fn sysctl_last_name_wins_and_etc_overrides_a_file_of_the_same_name() {
         let root = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
             let path = root.path().join(path);

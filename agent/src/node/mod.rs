@@ -1,5 +1,5 @@
-//! The node as the agent finds it: the kernel's three settings, the handler's binary, what runs at boot, and
-//! which directories can be trusted.
+//! The node's state: the kernel's three settings, the handler's binary, programs that run at boot, and which
+//! directories can be trusted.
 
 pub mod at_boot;
 pub mod binary;

@@ -1,10 +1,10 @@
-//! The three kernel settings that decide where cores go: read, written, read back.
+//! Reads and writes the three kernel settings that decide where cores go.
 //!
-//! Invariant: after [`NodeSettings::apply`] either every setting has the wanted value, or each one
-//! has the value it had before. The order of the writes keeps the kernel from warning: it prints
-//! "Unsafe core_pattern used with fs.suid_dumpable=2" whenever 2 is set together with a pattern that is
-//! neither a pipe nor an absolute path (`validate_coredump_safety`, fs/coredump.c). It does not know
-//! whose values these are; the journal does.
+//! Invariant: after [`NodeSettings::apply`], either every setting has the wanted value, or each one has
+//! its previous value. The order of the writes avoids a kernel warning: the kernel prints "Unsafe
+//! core_pattern used with fs.suid_dumpable=2" if 2 is set together with a pattern that is neither a
+//! pipe nor an absolute path (`validate_coredump_safety`, fs/coredump.c). Who set a value is recorded
+//! in the journal, not here.
 
 use std::fs;
 use std::io;
@@ -28,7 +28,7 @@ pub enum SettingsError {
         #[source]
         source: io::Error,
     },
-    /// Not a number where one must be.
+    /// Not a number, although one is expected.
     #[error("{path} holds `{found}`, not a number")]
     NotANumber {
         /// Which file.
@@ -36,8 +36,8 @@ pub enum SettingsError {
         /// What it holds.
         found: String,
     },
-    /// Longer than the kernel keeps.
-    #[error("the core pattern has {found} bytes, the kernel takes at most {limit}")]
+    /// Longer than the kernel's limit.
+    #[error("the core pattern has {found} bytes, the kernel's maximum is {limit}")]
     PatternTooLong {
         /// Its length, bytes.
         found: usize,
@@ -49,13 +49,13 @@ pub enum SettingsError {
     Write {
         /// Which file.
         path: PathBuf,
-        /// What was to be written.
+        /// The value that was to be written.
         value: String,
         /// Cause.
         #[source]
         source: io::Error,
     },
-    /// The kernel took the value and shows another one.
+    /// The kernel accepted the value but shows another one.
     #[error("{path} holds `{found}` after `{wanted}` was written")]
     Altered {
         /// Which file.
@@ -72,9 +72,9 @@ pub enum SettingsError {
 pub struct NodeSettings {
     /// `kernel.core_pattern`, any bytes, without the newline.
     pub core_pattern: RawText,
-    /// `kernel.core_pipe_limit`: crashes piped at once; 0 means no limit and no waiting.
+    /// `kernel.core_pipe_limit`: maximum crashes piped at once; 0 means no limit and no waiting.
     pub core_pipe_limit: u32,
-    /// `fs.suid_dumpable`: 0 never, 1 as the user, 2 root only.
+    /// `fs.suid_dumpable`: 0 never, 1 readable by the user, 2 by root only.
     pub suid_dumpable: u32,
 }
 
@@ -89,10 +89,10 @@ impl NodeSettings {
         }
     }
 
-    /// The values that hold now.
+    /// The current values.
     ///
     /// # Errors
-    /// When one cannot be read.
+    /// If one cannot be read.
     pub fn read(files: &SettingsFiles) -> Result<Self, SettingsError> {
         Ok(Self {
             core_pattern: RawText::new(read_line(&files.core_pattern)?),
@@ -101,11 +101,11 @@ impl NodeSettings {
         })
     }
 
-    /// Makes these values hold, or leaves all as they were.
+    /// Sets these values, or leaves all unchanged.
     ///
     /// # Errors
-    /// When the pattern is too long, or the kernel refuses or alters a value; what had been
-    /// written by then is put back.
+    /// If the pattern is too long, or the kernel refuses or alters a value; values that were
+    /// already written are restored.
     pub fn apply(&self, files: &SettingsFiles) -> Result<(), SettingsError> {
         if self.core_pattern.as_bytes().len() > CORE_PATTERN_MAX {
             return Err(SettingsError::PatternTooLong {
@@ -115,8 +115,8 @@ impl NodeSettings {
         }
         let before = Self::read(files)?;
         self.write_changed(&before, files).inspect_err(|_| {
-            // The first failure is the one to report; a value that cannot be put back shows in
-            // `status`, and the journal still knows it.
+            // The first failure is reported. A value that cannot be restored shows in `status`, and
+            // the journal still has it.
             if let Ok(now) = Self::read(files) {
                 let _ = before.write_changed(&now, files);
             }
@@ -135,7 +135,8 @@ impl NodeSettings {
         if self.core_pipe_limit != now.core_pipe_limit {
             write_number(&files.core_pipe_limit, self.core_pipe_limit)?;
         }
-        // A safe pattern goes in before suid_dumpable may become 2, and out after it was changed back.
+        // A safe pattern is set before suid_dumpable becomes 2, and replaced after it was changed
+        // back.
         if is_safe_with_suid(self.core_pattern.as_bytes()) {
             pattern().and_then(|()| suid())
         } else {
@@ -144,7 +145,7 @@ impl NodeSettings {
     }
 }
 
-/// Whether the kernel accepts the pattern beside `suid_dumpable` 2 without a warning.
+/// Whether the kernel accepts the pattern with `suid_dumpable` 2 without a warning.
 #[must_use]
 pub fn is_safe_with_suid(pattern: &[u8]) -> bool {
     matches!(pattern.first(), Some(b'/' | b'|' | b'@'))
@@ -176,7 +177,7 @@ fn write_number(path: &Path, value: u32) -> Result<(), SettingsError> {
 
 fn write_line(path: &Path, value: &[u8]) -> Result<(), SettingsError> {
     let shown = |bytes: &[u8]| RawText::from(bytes).to_string();
-    // With the newline, so that an empty value is a write at all.
+    // With the newline, because the kernel ignores a write of zero bytes.
     let mut line = value.to_vec();
     line.push(b'\n');
     fs::write(path, &line).map_err(|source| SettingsError::Write {
@@ -240,9 +241,10 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_value_puts_the_others_back() {
+    fn settings_apply_restores_the_others_if_one_is_refused() {
         let (_directory, mut files) = files("core\n", "5\n", "0\n");
-        // /proc/self/comm takes a write and cuts it to 15 bytes: a setting that the kernel alters.
+        // /proc/self/comm accepts a write and truncates it to 15 bytes: a setting that the kernel
+        // alters.
         files.core_pattern = "/proc/thread-self/comm".into();
         let before = NodeSettings::read(&files).unwrap();
         let error = settings(b"|/a/pattern/that/is/cut", 9, 2)

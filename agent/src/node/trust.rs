@@ -1,9 +1,9 @@
-//! Whether a path is safe for a program of root to use.
+//! Checks whether a root program may safely use a path.
 //!
-//! A directory is trusted if neither it nor any directory above it can be changed by another user: each
-//! belongs to root, or to the user who runs this, and is not writable for others. Above the directory
-//! itself a sticky bit is enough (`/tmp`): no other user can rename what is below. The same holds for
-//! the names that symbolic links lead to. On a file system mounted read-only, modes do not matter.
+//! A directory is trusted if no other user can change it or a directory above it: each belongs to root,
+//! or to the current user, and is not writable by others. For parents, a sticky bit is enough (`/tmp`),
+//! because no other user can rename what is below. The same rules apply to the targets of symbolic
+//! links. On a read-only file system, modes do not matter.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{OFlags, StatVfsMountFlags};
 
-/// What makes a path untrusted.
+/// Why a path is not trusted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrustError {
-    /// It belongs to a user who could replace what is below.
+    /// It belongs to a user who could replace its contents.
     #[error("{path} belongs to user {owner}")]
     Owner {
         /// Which file or directory.
@@ -25,20 +25,20 @@ pub enum TrustError {
         owner: u32,
     },
     /// Others can write to it.
-    #[error("{path} is writable for others than its owner (mode {mode:04o})")]
+    #[error("{path} is writable by users other than its owner (mode {mode:04o})")]
     Writable {
         /// Which file or directory.
         path: PathBuf,
         /// Its permissions.
         mode: u32,
     },
-    /// It is a link, a device, or has a second name.
-    #[error("{path} is not a regular file with one name")]
+    /// It is a link, a device, or has a second hard link.
+    #[error("{path} is not a regular file with one hard link")]
     NotRegular {
         /// Which file.
         path: PathBuf,
     },
-    /// It cannot be looked at.
+    /// It cannot be examined.
     #[error("cannot check {path}")]
     Unreadable {
         /// Which file or directory.
@@ -50,7 +50,7 @@ pub enum TrustError {
 }
 
 impl TrustError {
-    /// The command that repairs it, where there is one.
+    /// The command that fixes it, if there is one.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -67,10 +67,10 @@ impl TrustError {
     }
 }
 
-/// Checks an existing directory and all above it.
+/// Checks an existing directory and all its parents.
 ///
 /// # Errors
-/// When another user could change what is in it.
+/// If another user could change its contents.
 pub(crate) fn check_directory(path: &Path) -> Result<(), TrustError> {
     let unreadable = |source| TrustError::Unreadable {
         path: path.to_owned(),
@@ -90,14 +90,14 @@ pub(crate) fn check_directory(path: &Path) -> Result<(), TrustError> {
 const STICKY: u32 = 0o1000;
 const OTHERS_WRITE: u32 = 0o022;
 
-/// One directory, or a link on the way. Bits of `excuse` make a mode acceptable.
+/// Checks one directory, or a link on the way. Bits of `excuse` make a mode acceptable.
 fn check_one(path: &Path, excuse: u32) -> Result<(), TrustError> {
     let found = std::fs::symlink_metadata(path).map_err(|source| TrustError::Unreadable {
         path: path.to_owned(),
         source,
     })?;
     check_owner(path, &found)?;
-    // A link's mode is always 0777; who may replace it is decided by the directory that it is in.
+    // A link's mode is always 0777; the directory that contains it decides who may replace it.
     let is_open = !found.is_symlink() && found.mode() & OTHERS_WRITE != 0;
     if is_open && found.mode() & excuse == 0 && !is_read_only(path) {
         return Err(TrustError::Writable {
@@ -125,10 +125,10 @@ fn is_read_only(path: &Path) -> bool {
     found.is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
-/// Reads a file that only root can have written; `None` where there is none.
+/// Reads a file that only root can have written; `None` if there is none.
 ///
 /// # Errors
-/// When it is a link, another user's, writable for others, or cannot be read.
+/// If it is a link, belongs to another user, is writable by others, or cannot be read.
 pub(crate) fn read_file(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, TrustError> {
     let unreadable = |source| TrustError::Unreadable {
         path: path.to_owned(),
@@ -163,11 +163,11 @@ pub(crate) fn read_file(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Trus
     Ok(Some(bytes))
 }
 
-/// Checks a configuration file that root is about to obey. Links are followed, for a Kubernetes
-/// ConfigMap is made of links; each directory on the way counts.
+/// Checks a configuration file that root is about to obey. Links are followed, because a Kubernetes
+/// ConfigMap consists of links; each directory on the way is checked.
 ///
 /// # Errors
-/// When another user could have written it.
+/// If another user could have written it.
 pub fn check_config_file(path: &Path) -> Result<(), TrustError> {
     let unreadable = |source| TrustError::Unreadable {
         path: path.to_owned(),

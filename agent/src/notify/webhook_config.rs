@@ -18,7 +18,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text itself, for whom it is meant.
+    /// The text itself, for its recipient.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -31,14 +31,14 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What a webhook is sent.
+/// The format of a webhook's messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WebhookFormat {
     /// One JSON object with the facts of the crash.
     #[default]
     Json,
-    /// A message for Slack's incoming webhooks, and for those who understand these.
+    /// A message for Slack's incoming webhooks, and for services that accept their format.
     Slack,
     /// A CloudEvent 1.0, structured.
     CloudEvents,
@@ -48,11 +48,12 @@ pub enum WebhookFormat {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WebhookConfig {
-    /// What the log calls it.
+    /// Its name in the log.
     pub name: Option<String>,
-    /// Where it is. Any program that has a Slack webhook's URL may post there: it is a secret.
+    /// Its URL. Any program that knows the URL of a Slack webhook may post there, so it is a
+    /// secret.
     pub url: Option<Secret>,
-    /// A file that holds the URL, instead.
+    /// A file that contains the URL instead.
     pub url_file: Option<PathBuf>,
     /// What it is sent.
     pub format: WebhookFormat,

@@ -92,7 +92,7 @@ impl Drop for Listener {
     }
 }
 
-/// `[::]` takes IPv4 too; on a node without IPv6 it means `0.0.0.0`.
+/// `[::]` accepts IPv4 too; on a node without IPv6, `0.0.0.0` is used instead.
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let all = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, address.port()));
     match TcpListener::bind(address) {

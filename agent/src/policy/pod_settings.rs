@@ -1,11 +1,11 @@
-//! What a pod says about its own dumps, in annotations or labels:
+//! A pod's settings for its own dumps, in annotations or labels:
 //!
 //! | `cdh.io/dump` | `"true"`, `"false"` | whether there are dumps of it |
 //! | `cdh.io/profile` | `full`, `minicore`, `metadata` | how much of them is kept |
 //! | `cdh.io/core-limit` | `2G` | a stored core at most; of a longer one the rest stays |
 //!
-//! An annotation counts before a label. A value that cannot be read is as none, and becomes a gap:
-//! a pod's author learns of the mistake, and no evidence is lost by it.
+//! An annotation takes precedence over a label. An invalid value is ignored and recorded as a gap:
+//! the pod's author sees the mistake, and no evidence is lost.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,7 +15,7 @@ use crate::policy::{PolicyConfig, Size};
 
 const PREFIX: &str = "cdh.io/";
 
-/// How much of a dump is kept.
+/// How much of a dump is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Profile {
@@ -31,44 +31,44 @@ pub enum Profile {
 /// Which pods are dumped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Selection {
-    /// All that do not opt out.
+    /// All pods that do not opt out.
     #[default]
     OptOut,
-    /// Those that say `cdh.io/dump: "true"`, or have this label, whatever its value. An unidentified pod gets a
-    /// dump without core: it may have opted in.
+    /// Pods with `cdh.io/dump: "true"`, or with this label, whatever its value. An unidentified pod gets a dump
+    /// without a core, because it may have opted in.
     OptIn {
         /// The label.
         label: Option<String>,
     },
 }
 
-/// A pod's own settings, as far as it has any.
+/// A pod's own settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PodSettings {
-    /// Whether there are dumps of it.
+    /// Whether it is dumped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dump: Option<bool>,
     /// How much is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
-    /// Bytes of a stored core at most.
+    /// Maximum bytes of a stored core.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub core_limit: Option<u64>,
-    /// The pod's namespace, where the node's policy asks for pods.
+    /// The pod's namespace, if the node's policy has conditions on pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Those of its labels that the node's policy asks for.
+    /// Its labels that the node's policy has conditions on.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// `<namespace>/<kind>/<name>` of the object that it belongs to, or of the pod itself: whose
-    /// budget its crashes use.
+    /// `<namespace>/<kind>/<name>` of its controller, or of the pod itself; its crashes are charged
+    /// to this budget.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub controller: Option<String>,
 }
 
 impl PodSettings {
-    /// Reads them, and what cannot be read.
+    /// Parses the settings; also returns the invalid ones.
     #[must_use]
     pub fn read(
         annotations: &HashMap<String, String>,
@@ -118,7 +118,7 @@ impl PodSettings {
         (settings, problems)
     }
 
-    /// What holds for an unidentified pod.
+    /// The settings of an unidentified pod.
     #[must_use]
     pub fn of_unknown(selection: &Selection) -> Self {
         match selection {
@@ -130,7 +130,7 @@ impl PodSettings {
         }
     }
 
-    /// Whether it is as if the pod had said nothing.
+    /// Whether the pod has no settings.
     #[must_use]
     pub fn is_usual(&self) -> bool {
         self.dump != Some(false)
@@ -140,7 +140,7 @@ impl PodSettings {
             && self.controller.is_none()
     }
 
-    /// Adds what the node's policy asks for.
+    /// Adds the facts that the node's policy has conditions on.
     #[must_use]
     pub fn with_names(
         mut self,
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn annotations_count_before_labels_and_mistakes_are_told() {
+    fn pod_annotations_take_precedence_over_labels_and_mistakes_are_reported() {
         let read = |annotations: &[(&str, &str)], labels: &[(&str, &str)]| {
             PodSettings::read(&map(annotations), &map(labels), &Selection::OptOut)
         };
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn who_opts_in_is_dumped_and_an_unknown_pod_keeps_its_facts() {
+    fn opt_in_dumps_pods_that_ask_and_stores_facts_of_unknown_pods() {
         let opt_in = Selection::OptIn {
             label: Some("keep-cores".to_owned()),
         };

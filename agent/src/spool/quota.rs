@@ -14,7 +14,6 @@
 //! these kinds never take the complete quota. The entry's manifest and the ledger record what was
 //! deleted. Invariants: an interruption leaves either the old entry or the smaller one; two
 //! handlers that need room at the same time do not count on the same room.
-//! handlers that need room at the same time do not count on the same room.
 
 use std::fs;
 use std::io;

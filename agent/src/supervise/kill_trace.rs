@@ -4,10 +4,10 @@
 //! <tracefs>/instances/cdh-<id>/events/signal/signal_generate/{filter: sig==9, enable: 1}
 //! <tracefs>/instances/cdh-<id>/trace     what handlers read
 //! ```
-//! (`Documentation/trace/ftrace.rst`). The ring is small and nothing has to drain it: a handler looks
-//! for its own process when that was killed. If the kernel or the container does not allow it, dumps
-//! lack the sender's name and nothing else. The instance is the kernel's: it outlives the agent and its
-//! mount namespace, until an uninstall removes it.
+//! (`Documentation/trace/ftrace.rst`). The ring is small and needs no reader: a handler searches it
+//! only if its own process was killed. If the kernel or the container does not allow the trace, dumps
+//! only lack the sender's name. The instance belongs to the kernel: it outlives the agent and its mount
+//! namespace, until an uninstall removes it.
 
 use std::io;
 use std::path::Path;
@@ -17,18 +17,18 @@ use crate::handler::startup::settings::HandlerSettings;
 use crate::paths::AgentPaths;
 use crate::tracefs::Tracefs;
 
-/// KiB of the ring for each processor; an event takes about 100 bytes.
+/// KiB of the ring per processor; an event takes about 100 bytes.
 const RING: &str = "64";
-/// Turns the event on and off.
+/// Enables and disables the event.
 const ENABLE: &str = "events/signal/signal_generate/enable";
-/// How long a handler may keep the trace open: it reads a few hundred KiB.
+/// How long a handler may hold the trace open: it reads a few hundred KiB.
 const READING: Duration = Duration::from_secs(5);
 
-/// Makes the trace of the installation with this state directory, or finds it; the name of its
-/// instance.
+/// Creates or finds the trace of the installation with this state directory; returns the name of
+/// its instance.
 ///
 /// # Errors
-/// When there is no tracefs, or it cannot be used.
+/// If there is no tracefs, or it cannot be used.
 pub fn ensure_kill_trace(state: &Path) -> io::Result<String> {
     let name = name(state);
     let instance = Tracefs::open()?.create(&name)?;
@@ -44,8 +44,8 @@ pub fn ensure_kill_trace(state: &Path) -> io::Result<String> {
     Ok(name)
 }
 
-/// Makes the trace anew that an installation had before the node was started again. Where that
-/// fails, dumps lack a name.
+/// Creates the trace of an existing installation again after a reboot. If that fails, dumps lack a
+/// name.
 pub(crate) fn refresh_kill_trace(paths: &AgentPaths) {
     let (settings, problem) = HandlerSettings::read(&paths.handler_settings());
     if problem.is_none()
@@ -56,16 +56,15 @@ pub(crate) fn refresh_kill_trace(paths: &AgentPaths) {
     }
 }
 
-/// Whether the kernel has the trace of this installation; `None` where that cannot be seen.
+/// Whether the kernel has the trace of this installation; `None` if that is not visible.
 fn has_kill_trace(state: &Path) -> Option<bool> {
     Tracefs::open().ok()?.has(&name(state)).ok()
 }
 
-/// Removes the trace, from any mount namespace, and looks that it is gone; one that is not there is no
-/// error.
+/// Removes the trace, from any mount namespace, and verifies that; a missing one is not an error.
 ///
 /// # Errors
-/// When it is there and cannot be removed, or when that cannot be seen.
+/// If it exists and cannot be removed, or if that cannot be verified.
 pub fn remove_kill_trace(state: &Path) -> io::Result<()> {
     let tracefs = match Tracefs::open() {
         Ok(tracefs) => tracefs,
@@ -92,7 +91,7 @@ pub fn remove_kill_trace(state: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Each installation has its own: the name follows from its state directory (FNV-1a).
+/// Each installation has its own: the name is derived from its state directory (FNV-1a).
 fn name(state: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
     let hash = state
@@ -130,7 +129,7 @@ mod tests {
         let mut file = instance.read("trace").unwrap();
         file.read_to_string(&mut trace).unwrap();
         assert!(trace.contains(&format!("pid={id} ")), "{trace}");
-        // A handler that still reads holds the instance for a moment.
+        // A handler that is still reading holds the instance for a moment.
         let reader = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(200));
             drop(file);

@@ -1,5 +1,5 @@
-//! What must run on the node besides the shipper: the receiver of the coredump socket, and the trace of
-//! SIGKILLs.
+//! Background tasks on the node besides the shipper: the receiver of the coredump socket, and the trace
+//! of SIGKILLs.
 
 mod kill_trace;
 pub mod socket;

@@ -1,5 +1,5 @@
-//! The coredump socket of a node: who serves it, whether it works here, and what happens when it
-//! does not.
+//! The coredump socket of a node: starts its receiver, tests it, and falls back to the pipe pattern
+//! if it fails.
 //!
 //! Invariant: the kernel's pattern names the socket only while a receiver serves it. If there is none, the
 //! agent restores the pipe pattern, which needs no receiver.
@@ -21,32 +21,32 @@ use crate::node::binary::Runnable;
 use crate::node::settings::NodeSettings;
 use crate::paths::AgentPaths;
 
-/// How the kernel hands cores over.
+/// How the kernel passes cores to cdh.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CoreMode {
-    /// It starts the handler for each crash.
+    /// The kernel starts the handler for each crash.
     #[default]
     Pipe,
-    /// It connects to a receiver that is there already (Linux 6.16).
+    /// The kernel connects to a running receiver (Linux 6.16).
     Socket,
-    /// `Socket` where a crash on purpose shows that it works, else `Pipe`.
+    /// `Socket` if a self-test crash succeeds, otherwise `Pipe`.
     Auto,
 }
 
-/// How long a receiver may take to start, and a crash on purpose to be captured.
+/// Time limit for the start of a receiver, and for capturing the self-test crash.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Time between two looks whether the receiver is there.
+/// Time between two checks whether the receiver serves the socket.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Whether this kernel knows coredump sockets at all (`/proc/sys/kernel/core_modes`, Linux 6.16).
+/// Whether this kernel supports coredump sockets (`/proc/sys/kernel/core_modes`, Linux 6.16).
 #[must_use]
 pub fn kernel_has_sockets() -> bool {
     fs::read_to_string("/proc/sys/kernel/core_modes")
         .is_ok_and(|modes| modes.lines().any(|mode| mode == "socket"))
 }
 
-/// Starts a receiver where there is none, and waits until it can be connected to.
+/// Starts a receiver if there is none, and waits until it accepts connections.
 pub(crate) fn start(paths: &AgentPaths) -> io::Result<()> {
     let socket = paths.socket();
     if is_receiving(&socket) {
@@ -64,7 +64,7 @@ pub(crate) fn start(paths: &AgentPaths) -> io::Result<()> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    // Not of our session: it outlives the installation.
+    // In its own session, so that it outlives the installation.
     let mut child = command.process_group(0).spawn()?;
     let deadline = Instant::now() + PATIENCE;
     while !(is_receiving(&socket) && socket.exists()) {
@@ -81,10 +81,10 @@ pub(crate) fn start(paths: &AgentPaths) -> io::Result<()> {
     Ok(())
 }
 
-/// Crashes a process on purpose and waits for its dump, which is removed again.
+/// Crashes a process deliberately and waits for its dump, which is then removed.
 ///
 /// # Errors
-/// In words, what went wrong.
+/// A text that describes the failure.
 pub(crate) fn self_test(paths: &AgentPaths) -> Result<(), String> {
     let crash = || {
         let handler = Runnable::open(&paths.handler)?;
@@ -92,7 +92,7 @@ pub(crate) fn self_test(paths: &AgentPaths) -> Result<(), String> {
         command.arg(SELF_TEST_CRASH).env_clear().current_dir("/");
         command.stdin(Stdio::null()).spawn()
     };
-    let mut child = crash().map_err(|error| format!("cannot crash on purpose: {error}"))?;
+    let mut child = crash().map_err(|error| format!("cannot run the self-test crash: {error}"))?;
     let pid = u64::from(child.id());
     child.wait().map_err(|error| error.to_string())?;
     let deadline = Instant::now() + PATIENCE;
@@ -108,17 +108,17 @@ pub(crate) fn self_test(paths: &AgentPaths) -> Result<(), String> {
             let _ = fs::remove_dir_all(entry.path());
             return match manifest.verdict {
                 Verdict::Complete => Ok(()),
-                other => Err(format!("a crash on purpose was {}", other.describe())),
+                other => Err(format!("the self-test crash was {}", other.describe())),
             };
         }
         if Instant::now() > deadline {
-            return Err("a crash on purpose left no dump".to_owned());
+            return Err("the self-test crash left no dump".to_owned());
         }
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Sets the pattern, and leaves the other settings as they are.
+/// Sets the pattern without changing the other settings.
 fn set_pattern(paths: &AgentPaths, pattern: cdh_bundle::RawText) -> Option<()> {
     let now = NodeSettings::read(&paths.settings).ok()?;
     let wanted = NodeSettings {
@@ -128,7 +128,7 @@ fn set_pattern(paths: &AgentPaths, pattern: cdh_bundle::RawText) -> Option<()> {
     wanted.apply(&paths.settings).ok()
 }
 
-/// Lets the kernel start the handler, ends the receiver, and starts one of the present version.
+/// Makes the kernel start the handler, ends the receiver, and starts one of the present version.
 pub(crate) fn restart(paths: &AgentPaths) -> io::Result<()> {
     if is_held(&paths.socket()) {
         if is_socket_pattern(paths) {
@@ -147,8 +147,8 @@ fn is_socket_pattern(paths: &AgentPaths) -> bool {
         .is_ok_and(|socket| now.is_ok_and(|now| now == socket))
 }
 
-/// Looks whether the socket that the kernel connects to is served. If not, the kernel starts handlers
-/// until it is again. `is_interim` says that it does so now, from one look to the next.
+/// Checks that the kernel's socket is served. If not, sets the pipe pattern until it is served again.
+/// `is_interim` records between calls that the pipe pattern is set.
 pub(crate) fn mend(paths: &AgentPaths, is_interim: &mut bool) {
     let (Ok(pipe), Ok(socket)) = (paths.core_pattern(), paths.socket_pattern()) else {
         return;
@@ -159,25 +159,25 @@ pub(crate) fn mend(paths: &AgentPaths, is_interim: &mut bool) {
             *is_interim = set_pattern(paths, pipe).is_some();
         }
         Ok(now) if now == pipe && *is_interim => {}
-        // Another program has changed it, or all is well.
+        // Another program has changed it, or the socket is served.
         _ => {
             *is_interim = false;
             return;
         }
     }
-    // One that has stopped may go on; where none is left, a new one is started.
+    // A stopped receiver may continue; if there is none, a new one is started.
     if is_receiving(&paths.socket()) || (!is_held(&paths.socket()) && start(paths).is_ok()) {
         set_pattern(paths, socket);
         *is_interim = false;
     }
 }
 
-/// Lets the kernel start handlers again, and ends the receiver, because it will not outlive this process:
-/// the runtime of a container kills all that was started in it. Where the handler's file system is
-/// mounted `noexec`, the receiver is all there is, and stays as long as it lives.
+/// Restores the pipe pattern and ends the receiver, because it will not outlive this process: a container
+/// runtime kills all processes in the container. If the handler's file system is mounted `noexec`, the
+/// receiver is the only way to capture, and remains as long as it lives.
 ///
 /// # Errors
-/// When the receiver cannot be stopped.
+/// If the receiver cannot be stopped.
 pub fn retire(paths: &AgentPaths) -> io::Result<()> {
     if !is_socket_pattern(paths) || crate::node::binary::is_noexec(&paths.handler) {
         return Ok(());
@@ -189,14 +189,14 @@ pub fn retire(paths: &AgentPaths) -> io::Result<()> {
     }
 }
 
-/// Looks after the receiver until it is dropped.
+/// Supervises the receiver until it is dropped.
 pub(crate) struct ReceiverWatch {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl ReceiverWatch {
-    /// Begins to look after the receiver of an installation.
+    /// Starts supervising the receiver of an installation.
     pub(crate) fn begin(paths: &AgentPaths) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (told, paths) = (Arc::clone(&stop), paths.clone());

@@ -1,4 +1,4 @@
-//! What is asked of a runtime about one container, and about all of them.
+//! Queries a runtime about one container, and about all of them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use crate::error_chain::explain;
 use crate::policy::PolicyConfig;
 use crate::policy::pod_settings::PodSettings;
 
-/// Containers of one pod that are described at most.
+/// Maximum containers of one pod that are described.
 const MOST_CONTAINERS: usize = 16;
 
 /// Annotations of a container with the name of its image: containerd's `annotations.ImageName`, and
@@ -80,13 +80,13 @@ impl Runtimes {
         Ok(runtime)
     }
 
-    /// A runtime that failed is connected to anew: it may have been restarted.
+    /// After a failure, the runtime is connected again: it may have been restarted.
     fn forget(&self, socket: &Path) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.remove(socket);
     }
 
-    /// All that the runtimes know about the container; the error says what each of them said.
+    /// All facts of the runtimes about the container; the error contains each runtime's answer.
     pub(crate) async fn ask(&self, id: &str) -> Result<Answer, String> {
         let sockets = self.options.sockets();
         if sockets.is_empty() {
@@ -95,7 +95,7 @@ impl Runtimes {
                     .to_owned(),
             );
         }
-        // All at once: one that hangs does not keep another from answering.
+        // All in parallel, so that one that hangs does not delay the others.
         let mut asked = JoinSet::new();
         for socket in sockets {
             let (this, id) = (self.clone(), id.to_owned());
@@ -129,8 +129,8 @@ impl Runtimes {
         Ok(Some(self.describe(&mut runtime, container).await?))
     }
 
-    /// Asks for everything about a container that is there. What fails on the way is a gap: the pod
-    /// may be going away just now.
+    /// Requests everything about an existing container. A failed request is a gap: the pod may be
+    /// terminating.
     async fn describe(
         &self,
         runtime: &mut Runtime,
@@ -141,7 +141,7 @@ impl Runtimes {
         let sandboxes = client.sandboxes(Some(&sandbox_id)).await?;
         let sandbox = sandboxes.into_iter().find(|one| one.id == sandbox_id);
         let mut containers = client.containers(Some(&sandbox_id)).await?;
-        // The one that crashed is number 0; the others follow by age.
+        // The crashed container is number 0; the others follow by age.
         containers.retain(|other| other.id != container.id);
         containers.sort_by_key(|other| other.created_at);
         containers.insert(0, container);
@@ -211,8 +211,8 @@ impl Runtimes {
         Ok(answer)
     }
 
-    /// All containers of all runtimes, as lists show them, and the settings of all pods.
-    /// Of running ones that are not in `with_pid` also the first process. Each runtime has `limit`.
+    /// All containers of all runtimes, as in lists, and the settings of all pods. Also the first
+    /// process of running containers that are not in `with_pid`. `limit` applies to each runtime.
     pub(crate) async fn list(&self, with_pid: &HashSet<String>, limit: Duration) -> Listing {
         let mut listing = Listing::default();
         for socket in self.options.sockets() {
@@ -260,7 +260,7 @@ impl Runtimes {
                 && let Ok(status) = client.container_status(&id).await
             {
                 add_status(&mut answer, &status);
-                // Once for each container: the answer of a runtime that hangs later has its release.
+                // Once per container: if a runtime hangs later, its answer was already released.
                 add_image_of(&mut answer, &mut client, &container).await;
                 finish(&mut answer, Vec::new(), &self.options.policy);
             }
@@ -287,7 +287,7 @@ impl Runtimes {
         (settings, problems)
     }
 
-    /// What lists show about the first of `containers`.
+    /// The facts in lists about the first of `containers`.
     fn listed(
         &self,
         containers: &[Container],
@@ -353,8 +353,8 @@ impl Runtimes {
     }
 }
 
-/// Whether the name that the runtime has for an image says more than the one that the kubelet asked for: older
-/// kubelets ask by the image's id. A name in another repository does not replace one that the user chose.
+/// Whether the runtime's name for an image is more specific than the kubelet's: older kubelets use the image's
+/// id. A name in another repository does not replace the one that the user chose.
 fn says_more(name: &str, asked: Option<&str>) -> bool {
     match asked.filter(|asked| is_image_name(asked)) {
         None => is_image_name(name),
@@ -366,7 +366,7 @@ fn says_more(name: &str, asked: Option<&str>) -> bool {
     }
 }
 
-/// What the container's own status adds.
+/// Adds the facts from the container's own status.
 fn add_status(answer: &mut Answer, status: &ContainerStatusResponse) {
     let info = shapes::info(&status.info, "info");
     answer.init_pid = info.get("pid").and_then(Value::as_u64);
@@ -400,7 +400,7 @@ fn add_status(answer: &mut Answer, status: &ContainerStatusResponse) {
     }
 }
 
-/// The pod's labels, and the object that it belongs to.
+/// The pod's labels and owner.
 fn add_pod(answer: &mut Answer, sandbox: &PodSandbox) {
     let (labels, left_out) = bounded_labels(&sandbox.labels);
     if left_out > 0 {
@@ -412,7 +412,7 @@ fn add_pod(answer: &mut Answer, sandbox: &PodSandbox) {
     answer.workload.labels = labels;
 }
 
-/// The object that a pod of this name belongs to.
+/// The owner of a pod with this name.
 fn controller_of(sandbox: &PodSandbox, name: &str) -> Option<WorkloadOwner> {
     let sorted = |map: &HashMap<String, String>| {
         let pairs = map.iter();
@@ -429,7 +429,7 @@ fn controller_of(sandbox: &PodSandbox, name: &str) -> Option<WorkloadOwner> {
     })
 }
 
-/// Names the image as the pod spec does, and with the version that the pod's labels give it.
+/// Names the image as in the pod spec, with the version from the pod's labels.
 fn name_image(answer: &mut Answer, tags: &[String]) {
     let asked = image_name(answer).map(str::to_owned);
     let labels = &answer.workload.labels;
@@ -439,12 +439,12 @@ fn name_image(answer: &mut Answer, tags: &[String]) {
     }
 }
 
-/// What the container was to run, as far as the runtime says it.
+/// The image that the container was to run, if the runtime reports it.
 fn image_name(answer: &Answer) -> Option<&str> {
     answer.workload.extra.get("image_name")?.as_str()
 }
 
-/// Asks for the image of a container that was listed. A failure leaves what the list said.
+/// Requests the image of a listed container. After a failure, the facts in the list remain.
 async fn add_image_of(answer: &mut Answer, client: &mut Client, container: &Container) {
     if let Some(name) = image_of(container)
         && let Ok(found) = client.image_status(&name).await
@@ -454,7 +454,7 @@ async fn add_image_of(answer: &mut Answer, client: &mut Client, container: &Cont
     }
 }
 
-/// What the runtime is asked about the image by.
+/// The id for requests about the image.
 fn image_of(container: &Container) -> Option<String> {
     match container.image_ref.is_empty() {
         true => container.image.as_ref().map(|image| image.image.clone()),
@@ -462,16 +462,17 @@ fn image_of(container: &Container) -> Option<String> {
     }
 }
 
-/// The image's labels: containerd and CRI-O print its configuration, CRI-O the labels once more.
+/// The image's labels: containerd and CRI-O print its configuration, and CRI-O prints the labels a
+/// second time.
 fn image_label<'i>(info: &'i Value, name: &str) -> Option<&'i str> {
     let places = [info.pointer("/imageSpec/config/Labels"), info.get("labels")];
     let mut labels = places.into_iter().flatten();
     labels.find_map(|labels| labels.get(name)?.as_str())
 }
 
-/// What the image's own status adds: a digest in the repository that was asked for, tag, version, revision,
-/// platform and id. The id is the digest of its configuration, which selects the platform's manifest in an
-/// index.
+/// Adds the facts from the image's own status: a digest in the requested repository, tag, version,
+/// revision, platform and id. The id is the digest of its configuration, which selects the platform's
+/// manifest in an index.
 fn add_image(answer: &mut Answer, image: &Image, info: &Value) {
     let wanted = image_name(answer).and_then(image_repository);
     let fits = |digest: &&String| image_repository(digest) == wanted;
@@ -499,7 +500,7 @@ fn add_image(answer: &mut Answer, image: &Image, info: &Value) {
         let platform = format!("{os}/{machine}{}", variant.unwrap_or_default());
         extra.insert("image_platform".to_owned(), platform.into());
     }
-    // No runtime has it in a field of its own; some put the pulled manifest's descriptor here.
+    // No runtime has its own field for it; some add the descriptor of the pulled manifest here.
     let manifest = info.pointer("/target/digest").and_then(Value::as_str);
     if let Some(digest) = manifest {
         extra.insert("image_manifest".to_owned(), digest.into());
@@ -513,7 +514,7 @@ fn asked_for(image: &cdh_cri::ImageSpec) -> &str {
     }
 }
 
-/// `repository@sha256:…` where it is that.
+/// `repository@sha256:…`, if the text has this form.
 fn reference(text: &str) -> Option<ImageRef> {
     let (repository, digest) = text.split_once('@')?;
     let hex = digest.strip_prefix("sha256:")?;
@@ -523,7 +524,7 @@ fn reference(text: &str) -> Option<ImageRef> {
     good.then(|| ImageRef::by_digest(text))
 }
 
-/// Adds the documents without their secrets; those that stand in `answer.files` are cleaned too.
+/// Adds the documents without their secrets; documents in `answer.files` are redacted too.
 fn finish(answer: &mut Answer, files: Vec<(EntryKind, Value)>, policy: &PolicyConfig) {
     let earlier = std::mem::take(&mut answer.files);
     let earlier = earlier.into_iter().filter_map(|(kind, bytes)| {
@@ -557,7 +558,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_digest_is_that_of_the_repository_that_was_asked_for() {
+    fn image_digest_belongs_to_the_requested_repository() {
         let digest = |repository: &str| format!("{repository}@sha256:{}", "a".repeat(64));
         let image = Image {
             id: "sha256:config".to_owned(),
@@ -606,7 +607,8 @@ mod tests {
             repo_tags: vec!["mirror.local:5000/api:1".to_owned()],
             ..Image::default()
         };
-        // What the kubelet asked for, what the runtime annotated, and the repository of the result.
+        // The names from the kubelet, from the runtime's annotations, and from the repository of
+        // the result.
         let ours = digest("quay.io/shop/api");
         let mirror = digest("mirror.local:5000/api");
         let cases = [
@@ -698,7 +700,7 @@ mod tests {
     }
 
     #[test]
-    fn image_labels_tags_and_annotations_tell_the_release() {
+    fn image_release_comes_from_labels_tags_and_annotations() {
         let id = format!("sha256:{}", "b".repeat(64));
         let image = Image {
             repo_tags: vec![

@@ -1,8 +1,8 @@
-//! Containers of podman and docker, from the files in which these engines keep them.
+//! Identifies containers of podman and docker from the files of these engines.
 //!
-//! The handler reads them while the process is still held: with `--rm` the engine deletes its record as
-//! soon as the process is gone, and the daemon would come too late. The daemon reads them again for dumps
-//! without a container's name.
+//! The handler reads them while the process is held: with `--rm`, the engine deletes its record as soon
+//! as the process has ended, and the daemon would be too late. The daemon reads them again for dumps
+//! without a container name.
 //!
 //! ```text
 //! /var/lib/containers/storage, or `graphroot` of /etc/containers/storage.conf      podman
@@ -10,9 +10,9 @@
 //! ~/.local/share/containers/storage, ~/.local/share/docker                         rootless
 //! ```
 //!
-//! Invariants: every file is regular, bounded, and owned by root, or by the user whose home it is in; no
-//! link below these directories is followed. What a user writes into the own files names nothing but that
-//! user's containers. An engine's socket or program is never used.
+//! Invariants: every file is regular, limited in size, and owned by root, or by the user in whose home it
+//! is. No link below these directories is followed. A user's own files can only name containers of that
+//! user. An engine's socket or program is never used.
 
 mod docker;
 mod facts;
@@ -28,32 +28,32 @@ use facts::EngineHome;
 use super::files;
 use crate::owner::ContainerIdentity;
 
-/// Bytes of a configuration file, and of `passwd`.
+/// Maximum bytes of a configuration file, and of `passwd`.
 const LARGEST_CONFIG: u64 = 1 << 20;
 
-/// Where the engines keep their data by default.
+/// The engines' default data directories.
 const DATA: &str = "/var/lib";
 
-/// What the engines' files say about the container. `data` is `/var/lib`; `users` are those who may have
-/// started it without root.
+/// The facts in the engines' files about the container. `data` is `/var/lib`; `users` are those who may
+/// have started it without root.
 pub(crate) fn find(
     data: &Path,
     users: &[u32],
     container: &ContainerIdentity,
 ) -> Option<EngineFacts> {
-    // It becomes part of paths.
+    // The id becomes part of paths.
     let is_id = container.id.len() == 64 && container.id.bytes().all(|b| b.is_ascii_hexdigit());
     let own = container.cgroup_owner.map(|uid| [uid]);
     let mut places = is_id.then(|| places(data, own.as_ref().map_or(users, |own| &own[..])))?;
-    // What a user's cgroup is called names none of root's containers.
+    // A name in a user's cgroup never identifies root's containers.
     places.retain(|place| own.as_ref().is_none_or(|[uid]| place.owner == *uid));
     places.iter().find_map(|place| {
         podman::find(place, &container.id).or_else(|| docker::find(place, &container.id))
     })
 }
 
-/// Users who may have started a container: the one whose session its cgroup is in, and the one that the
-/// process runs as. Root's containers are found without.
+/// Users who may have started a container: the one in whose session its cgroup is, and the one that the
+/// process runs as. Root's containers are found without users.
 #[must_use]
 pub(crate) fn users_of(cgroup: &[u8], uid: Option<u32>) -> Vec<u32> {
     let text = String::from_utf8_lossy(cgroup);
@@ -73,7 +73,7 @@ pub(crate) fn users_of(cgroup: &[u8], uid: Option<u32>) -> Vec<u32> {
 fn places(data: &Path, users: &[u32]) -> Vec<EngineHome> {
     let etc = match data == Path::new(DATA) {
         true => PathBuf::from("/etc"),
-        // Everything of a node that is laid out elsewhere is below one directory.
+        // In tests, all files of a node are below one directory.
         false => data.join("etc"),
     };
     let root = rustix::process::geteuid().as_raw();
@@ -101,7 +101,7 @@ fn places(data: &Path, users: &[u32]) -> Vec<EngineHome> {
     std::iter::once(system).chain(rootless).collect()
 }
 
-/// `graphroot` of a `storage.conf` (TOML): one string on a line of its own.
+/// `graphroot` of a `storage.conf` (TOML): one string on its own line.
 fn graph_root(text: &[u8]) -> Option<PathBuf> {
     let text = String::from_utf8_lossy(text);
     text.lines().find_map(|line| {
@@ -117,8 +117,8 @@ fn data_root(text: &[u8]) -> Option<PathBuf> {
     Some(value.get("data-root")?.as_str()?.into())
 }
 
-/// The home directory of a user of this machine, as `passwd(5)` has it. No directory service is asked: it may
-/// hang.
+/// The home directory of a user of this machine, from `passwd(5)`. Directory services are not used, because
+/// they may hang.
 fn home_of(passwd: &[u8], uid: u32) -> Option<PathBuf> {
     let uid = uid.to_string();
     let mut users = passwd.split(|byte| *byte == b'\n').map(|line| {

@@ -22,7 +22,7 @@ fn write(path: &Path, value: &Value) {
     fs::write(path, value.to_string()).unwrap();
 }
 
-/// As podman 4.3.1 writes it, where `list` is the file of the containers.
+/// In the format of podman 4.3.1; `list` is the file of the containers.
 fn podman_storage(storage: &Path, driver: &str, list: &str, name: &str) {
     let metadata = json!({"image-name": name, "image-id": IMAGE, "name": "web", "created-at": 1});
     let containers = json!([
@@ -261,7 +261,7 @@ fn files_that_are_not_the_engines_own_are_not_read() {
     let good = fs::read(&file).unwrap();
     let is_found = || find(data.path(), &[], &identity(ID)).is_some();
     assert!(is_found());
-    // It grows beyond the limit, becomes something else, or is a FIFO without a writer.
+    // The file grows beyond the limit, becomes another kind of file, or is a FIFO without a writer.
     fs::File::options()
         .write(true)
         .open(&file)

@@ -1,9 +1,9 @@
-//! Adds to a sealed entry whose dump it is, before it is shipped.
+//! Adds the workload to a sealed entry before it is shipped.
 //!
-//! The best that is known is taken: the runtime's answer, what it listed before, the kubelet's log
-//! directories, the engine's files, and last the cgroup alone, with a gap that says why. Done once
-//! per entry, and the same when it is done again after a SIGKILL in the middle. An entry is not changed if a
-//! part of it may be in the store already.
+//! Sources in order of precedence: the runtime's answer, its earlier lists, the kubelet's log directories,
+//! the engine's files, and last the cgroup alone, with a gap that gives the reason. This is done once per
+//! entry, and repeating it after a SIGKILL gives the same result. An entry is not changed if the store may
+//! already have a part of it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,16 +27,16 @@ use crate::owner::{ContainerIdentity, Owner};
 use crate::policy::pod_settings::PodSettings;
 use crate::policy::{Crash, Decision, Pod, PolicyConfig};
 
-/// How long the runtime gets to note that a container has ended whose first process crashed.
+/// How long to wait for the runtime to notice the end of a container whose first process crashed.
 const EXIT_TIME: Duration = Duration::from_millis(700);
-/// How long it gets to answer again where that is not waited for.
+/// How long to wait for a second answer if the end of the container is not awaited.
 const AGAIN: Duration = Duration::from_millis(300);
-/// Bytes of an entry's small JSON files at most.
+/// Maximum bytes of an entry's small JSON files.
 const JSON_LIMIT: u64 = 16 << 20;
-/// Entries that are remembered as done.
+/// Maximum entries recorded as done.
 const MOST_DONE: usize = 4096;
 
-/// The outcome of an entry.
+/// The result for an entry.
 #[derive(Debug)]
 pub(crate) enum Enriched {
     /// It may be shipped.
@@ -45,21 +45,21 @@ pub(crate) enum Enriched {
     Unwanted {
         /// By which words.
         why: String,
-        /// What the ledger is to say.
+        /// The facts for the ledger.
         record: Box<LedgerRecord>,
     },
 }
 
-/// Knows whose dumps are whose.
+/// Finds the workload of each dump.
 pub(crate) struct Enricher {
     options: Arc<WorkloadOptions>,
     lookups: Lookups,
-    /// Entries that need not be looked at again.
+    /// Entries that need not be processed again.
     done: RefCell<BTreeSet<DumpId>>,
 }
 
 impl Enricher {
-    /// Begins to know the containers of this node.
+    /// Starts to collect the containers of this node.
     pub(crate) fn begin(options: &WorkloadOptions, spool: &Path) -> Self {
         let options = Arc::new(options.clone());
         let lookups = Lookups::begin(Arc::clone(&options), spool, PodTable::of(spool));
@@ -70,17 +70,17 @@ impl Enricher {
         }
     }
 
-    /// Looks containers up as soon as their entries appear.
+    /// Looks up containers as soon as their entries appear.
     pub(crate) fn watch(mut self) -> Self {
         self.lookups.watch();
         self
     }
 
-    /// Makes an entry ready to be shipped. `journal` is there when its upload has begun.
+    /// Prepares an entry for shipping. `journal` exists if its upload has begun.
     ///
     /// # Errors
-    /// When the entry cannot be read or written. What was known is then not in it, and may be added
-    /// the next time; it can be shipped all the same.
+    /// If the entry cannot be read or written. The facts are then missing and may be added next
+    /// time; the entry can be shipped nevertheless.
     pub(crate) fn enrich(
         &self,
         entry: &SpoolEntry,
@@ -92,7 +92,7 @@ impl Enricher {
         let enriched = self.enrich_now(entry, journal)?;
         let mut done = self.done.borrow_mut();
         if done.len() >= MOST_DONE {
-            // To look again costs little.
+            // Processing it again is cheap.
             done.clear();
         }
         done.insert(entry.id);
@@ -129,7 +129,7 @@ impl Enricher {
     /// Which runtimes answer, by their sockets, and why others do not.
     pub(crate) fn runtimes(&self) -> BTreeMap<PathBuf, Result<(), String>> {
         let mut runtimes = self.lookups.runtimes();
-        // On a node of Kubernetes there is a runtime, wherever its socket is.
+        // A Kubernetes node always has a runtime, even if its socket was not found.
         if self.options.node.is_some() && self.options.sockets().is_empty() {
             let why = "no socket of a container runtime was found".to_owned();
             runtimes.insert(PathBuf::new(), Err(why));
@@ -137,8 +137,8 @@ impl Enricher {
         runtimes
     }
 
-    /// The names of a container whose ids the handler knew: from what the runtimes listed, from the
-    /// kubelet's log directories, or from the engine's files. Sends no request, so it is cheap for thousands.
+    /// The names of a container whose ids the handler recorded: from the runtimes' lists, from the kubelet's
+    /// log directories, or from the engine's files. Sends no request, so it is cheap even for thousands.
     pub(crate) fn names_of(&self, pod_uid: Option<&str>, container: &str) -> Option<Workload> {
         if let Some(answer) = self.lookups.known_after_list(container) {
             return Some(answer.workload);
@@ -157,7 +157,7 @@ impl Enricher {
         Some(self.engine(&container, None)?.workload)
     }
 
-    /// Whose a process was whose cgroup could not be read any more.
+    /// The workload of a process whose cgroup was no longer readable.
     fn guess_by_pid(&self, manifest: &mut Manifest) {
         if manifest.workload.is_some() {
             return;
@@ -173,13 +173,13 @@ impl Enricher {
     fn answer(&self, manifest: &Manifest) -> Answer {
         let workload = manifest.workload.clone().unwrap_or_default();
         let Some(container) = ContainerIdentity::of_manifest(manifest) else {
-            // A process of the runtime in a pod: a monitor, or one on its way into the container.
+            // A process of the runtime in a pod: a monitor, or one that is entering the container.
             let mut answer = self.unknown(&workload, "", "no container's cgroup");
             answer.workload.container = None;
             return answer;
         };
         if !container.is_of_root() {
-            // Its user chose the id, which may be that of a container of someone else.
+            // The user chose the id, which may be that of another user's container.
             return self
                 .engine(&container, manifest.process.uid)
                 .unwrap_or_else(|| {
@@ -198,7 +198,7 @@ impl Enricher {
         }
     }
 
-    /// What is known of a container whose cgroup root made.
+    /// The facts about a container whose cgroup root created.
     fn answer_of_root(
         &self,
         manifest: &Manifest,
@@ -229,7 +229,7 @@ impl Enricher {
         }
     }
 
-    /// The first answer is from the moment of the crash: log and exit are asked for again.
+    /// The first answer is from the moment of the crash, so logs and exit are requested again.
     fn after_exit(
         &self,
         first: Answer,
@@ -246,7 +246,7 @@ impl Enricher {
             false => None,
         };
         match again {
-            // What the first one saw of a pod that is going away is not lost.
+            // Facts that only the first answer has about a terminating pod must not be lost.
             Some(mut later) => {
                 for (kind, bytes) in first.files {
                     if !later.files.iter().any(|(found, _)| *found == kind) {
@@ -265,7 +265,7 @@ impl Enricher {
         }
     }
 
-    /// What is left of an identity that the runtime contradicts: neither names nor documents nor logs.
+    /// The rest of an identity that the runtime contradicts: no names, documents or logs.
     fn disputed(&self, why: &str, container: &ContainerIdentity) -> Answer {
         let mut answer = Answer {
             settings: PodSettings::of_unknown(&self.options.selection),
@@ -274,7 +274,7 @@ impl Enricher {
         };
         answer.workload.source = Some("disputed".to_owned());
         if let Some(outer) = &container.outer {
-            // The container around it is as far as it can be identified.
+            // The surrounding container is the most that can be identified.
             answer.workload.kind = Some(WorkloadKind::Container);
             answer.workload.container_id = Some(outer.clone());
         }
@@ -282,7 +282,7 @@ impl Enricher {
         answer
     }
 
-    /// What can be said of a container that no runtime knows.
+    /// The facts about a container that no runtime knows.
     fn unknown(&self, workload: &Workload, container: &str, why: &str) -> Answer {
         let mut answer = Answer {
             settings: PodSettings::of_unknown(&self.options.selection),
@@ -312,13 +312,13 @@ impl Enricher {
     }
 }
 
-/// Where runtime and cgroup contradict each other. A name in a cgroup path alone proves nothing.
+/// Contradictions between runtime and cgroup. A name in a cgroup path alone proves nothing.
 fn disagreement(answer: &Answer, container: &ContainerIdentity) -> Option<String> {
     if let (Some(ours), Some(theirs)) = (&container.pod_uid, &answer.workload.pod_uid)
         && ours != theirs
     {
         return Some(format!(
-            "the cgroup names pod `{ours}`, the runtime says that the container is of pod `{theirs}`"
+            "the cgroup names pod `{ours}`, the runtime says that the container belongs to pod `{theirs}`"
         ));
     }
     if let (Some(ours), Some(theirs)) = (&container.cgroup, &answer.cgroup)
@@ -334,11 +334,11 @@ fn disagreement(answer: &Answer, container: &ContainerIdentity) -> Option<String
         .as_deref()
         .is_some_and(|from| from.starts_with("cri"));
     (container.outer.is_some() && container.pod_uid.is_some() && !is_known).then(|| {
-        "a pod inside of another container, which no runtime of this node confirms".to_owned()
+        "a pod inside another container, which no runtime of this node confirms".to_owned()
     })
 }
 
-/// Whether a path of `/proc/<pid>/cgroup` is what a runtime calls `cgroupsPath`: a path, or with the
+/// Whether a path in `/proc/<pid>/cgroup` matches a runtime's `cgroupsPath`: a path, or with the
 /// systemd driver `<slice>:<prefix>:<name>`. The runtime may see only the end of the path.
 fn is_same_cgroup(path: &str, reported: &str) -> bool {
     let ends = |end: &str| {
@@ -356,14 +356,14 @@ fn is_same_cgroup(path: &str, reported: &str) -> bool {
         ("", false) => format!("{name}.scope"),
         (prefix, false) => format!("{prefix}-{name}.scope"),
     };
-    // A runtime without the systemd driver uses such a name as it is.
+    // A runtime without the systemd driver uses such a name literally.
     ends(reported) || ends(&format!("{slice}/{scope}")) || (slice.is_empty() && ends(&scope))
 }
 
-/// Whether there is nothing more to be found out about it.
+/// Whether nothing more can be found out about it.
 fn is_enriched(manifest: &Manifest) -> bool {
     match &manifest.workload {
-        // By an older handler, or of a process that was gone at once.
+        // From an older handler, or of a process that ended immediately.
         None => true,
         Some(workload) => {
             workload.kind == Some(WorkloadKind::Host)
@@ -379,7 +379,7 @@ fn manifest_of(entry: &Path) -> Option<Manifest> {
     Manifest::from_json(&json).ok()
 }
 
-/// Fills in what the cgroup knows and the answer does not, and notes where they differ.
+/// Adds facts from the cgroup that the answer lacks, and records contradictions.
 fn complete(answer: &mut Answer, manifest: &Manifest, node: Option<&str>) {
     let Some(before) = &manifest.workload else {
         return;
@@ -413,7 +413,7 @@ fn complete(answer: &mut Answer, manifest: &Manifest, node: Option<&str>) {
     }
 }
 
-/// The manifest and files as they are to be, with the pod's own limits kept.
+/// The new manifest and files, with the pod's own limits applied.
 fn amended(
     mut manifest: Manifest,
     answer: Answer,
@@ -422,7 +422,7 @@ fn amended(
 ) -> (Manifest, Vec<(EntryKind, Vec<u8>)>) {
     let mut files = answer.files;
     if let Some(node) = &answer.workload.node {
-        // An older handler did not know it.
+        // An older handler did not record it.
         manifest.node = RawText::from(node.as_str());
     }
     manifest.workload = Some(answer.workload);
@@ -435,7 +435,7 @@ fn amended(
     (manifest, files)
 }
 
-/// What the node's policy and the pod say, now that it is known.
+/// The decision of the node's policy and the pod's settings, now that the pod is known.
 fn decide(policy: &PolicyConfig, manifest: &Manifest, answer: &Answer) -> Decision {
     let process = &manifest.process;
     let crash = Crash {
@@ -457,7 +457,7 @@ fn decide(policy: &PolicyConfig, manifest: &Manifest, answer: &Answer) -> Decisi
     policy.decide(&crash, pod).unwrap_or_default()
 }
 
-/// Leaves out what shall not be kept.
+/// Removes what must not be stored.
 fn limit(manifest: &mut Manifest, decision: &Decision) {
     let too_long = decision.core_limit.is_some_and(|limit| {
         let core = manifest.core.as_ref().map(|core| core.entry.as_str());

@@ -1,5 +1,4 @@
-//! Entries with every source of knowledge there may be but a runtime; with one they are tested
-//! against the real thing.
+//! Entries with every source of facts except a runtime; other tests use a real runtime.
 
 use std::fs;
 use std::path::PathBuf;
@@ -84,7 +83,7 @@ fn pod_cgroup() -> String {
 }
 
 #[test]
-fn without_a_runtime_the_kubelets_directories_name_pod_and_container() {
+fn enrich_without_a_runtime_takes_names_from_the_kubelets_directories() {
     let node = Node::new();
     node.pod_logs();
     let entry = node.entry(&pod_cgroup());
@@ -116,7 +115,7 @@ fn without_a_runtime_the_kubelets_directories_name_pod_and_container() {
 }
 
 #[test]
-fn what_nobody_knows_is_a_gap_with_the_reason_and_said_once() {
+fn enrich_records_unknown_facts_once_as_a_gap_with_the_reason() {
     let node = Node::new();
     let entry = node.entry(&pod_cgroup());
     node.enrich(&entry);
@@ -138,7 +137,7 @@ fn what_nobody_knows_is_a_gap_with_the_reason_and_said_once() {
 }
 
 #[test]
-fn a_process_of_the_host_is_said_to_be_one_and_nobody_is_asked() {
+fn enrich_marks_host_processes_without_a_query() {
     let node = Node::new();
     let entry = node.entry("0::/system.slice/nginx.service\n");
     let before = manifest(&entry);
@@ -148,7 +147,7 @@ fn a_process_of_the_host_is_said_to_be_one_and_nobody_is_asked() {
 }
 
 #[test]
-fn an_entry_whose_upload_has_begun_is_not_changed() {
+fn enrich_leaves_an_entry_with_a_started_upload_unchanged() {
     let node = Node::new();
     node.pod_logs();
     let entry = node.entry(&pod_cgroup());
@@ -159,7 +158,7 @@ fn an_entry_whose_upload_has_begun_is_not_changed() {
 }
 
 #[test]
-fn of_an_unknown_pod_on_a_node_that_wants_to_be_asked_only_facts_are_kept() {
+fn enrich_stores_only_facts_of_an_unknown_pod_on_an_opt_in_node() {
     let mut node = Node::new();
     node.paths.workloads.selection = Selection::OptIn { label: None };
     let entry = node.entry(&pod_cgroup());
@@ -175,7 +174,7 @@ fn of_an_unknown_pod_on_a_node_that_wants_to_be_asked_only_facts_are_kept() {
 }
 
 #[test]
-fn a_core_longer_than_the_pod_allows_is_left_out() {
+fn enrich_removes_a_core_above_the_pods_limit() {
     let node = Node::new();
     let entry = node.entry(&pod_cgroup());
     let limited = |limit: u64| {

@@ -1,19 +1,19 @@
-//! What a runtime listed before: it still knows whose container it was when the runtime no longer
-//! does.
+//! Caches the containers that a runtime listed, to identify containers that the runtime no longer
+//! knows.
 //!
-//! Bounded; what is no longer listed goes first, the oldest of it. A process may be killed before the handler
-//! can read its cgroup. It is then identified by its pid, if it was the first one of a container that was
-//! listed a moment ago.
+//! Limited in size; the oldest containers that are no longer listed are removed first. A process may be
+//! killed before the handler can read its cgroup. It is then identified by its pid, if it was the first
+//! process of a recently listed container.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::Answer;
 
-/// Containers that are remembered at most. A node runs a few hundred.
+/// Maximum number of cached containers. A node runs a few hundred.
 const MOST: usize = 4096;
 
-/// How long after it was last listed a container's pid may be taken for its own.
+/// How long after its last listing a container can be identified by its pid.
 const PID_HOLDS: Duration = Duration::from_secs(30);
 
 /// Containers that were seen.
@@ -31,7 +31,7 @@ struct Seen {
 }
 
 impl LookupCache {
-    /// Takes in a list of all containers of one runtime.
+    /// Adds a list of all containers of one runtime.
     pub(crate) fn listed(&mut self, containers: Vec<(String, Answer)>) {
         self.round += 1;
         for (id, answer) in containers {
@@ -42,7 +42,7 @@ impl LookupCache {
             rounds.sort_unstable();
             let limit = rounds.get(rounds.len() - MOST).copied().unwrap_or(0);
             self.containers.retain(|_, seen| seen.round >= limit);
-            // All of one age: then any of them go.
+            // All have the same age, so any can be removed.
             let surplus = self.containers.len().saturating_sub(MOST);
             let gone: Vec<String> = self.containers.keys().take(surplus).cloned().collect();
             gone.iter().for_each(|id| {
@@ -55,11 +55,11 @@ impl LookupCache {
     pub(crate) fn seen(&mut self, id: String, mut answer: Answer) {
         let round = self.round;
         let before = self.containers.get(&id);
-        // A list does not have it again.
+        // The new list does not contain it.
         answer.init_pid = answer
             .init_pid
             .or(before.and_then(|seen| seen.answer.init_pid));
-        // Nor tag, version and revision of its image.
+        // The list does not contain tag, version and revision of its image either.
         if let (Some(image), Some(known)) = (
             &mut answer.image,
             before.and_then(|seen| seen.answer.image.as_ref()),
@@ -82,7 +82,7 @@ impl LookupCache {
             .collect()
     }
 
-    /// The container whose first process has, or had a moment ago, this pid.
+    /// The container whose first process has this pid, or recently had it.
     pub(crate) fn by_pid(&self, pid: u64) -> Option<String> {
         let mut found = self
             .containers
@@ -94,7 +94,7 @@ impl LookupCache {
         }
     }
 
-    /// What was known of the container.
+    /// The cached facts about the container.
     pub(crate) fn get(&self, id: &str) -> Option<Answer> {
         self.containers.get(id).map(|seen| seen.answer.clone())
     }
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_first_process_is_known_by_its_pid_as_long_as_that_is_sure() {
+    fn lookup_cache_identifies_a_first_process_by_pid_for_a_limited_time() {
         let mut known = LookupCache::default();
         let with = |pid| Answer {
             init_pid: pid,
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_longer_listed_is_remembered_until_there_is_no_room() {
+    fn lookup_cache_evicts_unlisted_containers_first() {
         let mut known = LookupCache::default();
         let list = |name: &str, count: usize| {
             let one = |n| (format!("{name}{n}"), Answer::default());

@@ -1,8 +1,8 @@
-//! Asks runtimes in the background, from the moment in which an entry appears in the spool.
+//! Queries runtimes in the background, starting when an entry appears in the spool.
 //!
-//! One thread watches the spool, one runs the questions, side by side. An answer is kept until its
-//! entry is sealed and enriched. A lookup has [`DEADLINE`] in all, from the moment it is wanted. A runtime that
-//! has just missed one gets less. So a hung runtime does not delay the upload of a storm of crashes.
+//! One thread watches the spool, another runs the queries concurrently. An answer is stored until its entry is
+//! sealed and enriched. A lookup has [`DEADLINE`] in total, from its request. A runtime that recently missed a
+//! deadline gets less time, so a hung runtime does not delay the upload of a storm of crashes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
@@ -26,22 +26,23 @@ use super::{Answer, PodTable};
 use crate::error_chain::explain;
 use crate::owner::ContainerIdentity;
 
-/// All that a runtime gets for one dump.
+/// Total time of a runtime for one dump.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// What it gets while it is known to hang.
+/// Time limit while it is known to hang.
 const SHORT_DEADLINE: Duration = Duration::from_millis(100);
-/// How long a runtime counts as hung after a question that it did not answer.
+/// How long a runtime counts as hung after a query without an answer.
 const HUNG: Duration = Duration::from_secs(30);
-/// Between two lists of all containers; as often as the kubelet.
+/// Time between two lists of all containers; as often as the kubelet.
 const REFRESH: Duration = Duration::from_secs(1);
-/// How long an entry may take to name its owner: the handler writes that first.
+/// How long an entry may take to name its owner, which the handler writes first.
 const IDENTITY: Duration = Duration::from_secs(3);
-/// Lists in a row that a runtime has to miss before it is said not to answer: one may be late on a busy node.
+/// Consecutive lists that a runtime must miss before it is reported as not answering: one may be late on a
+/// busy node.
 const MISSED: u32 = 2;
-/// Answers that are kept at most.
+/// Maximum number of stored answers.
 const MOST: usize = 4096;
 
-/// Questions that are under way, and their answers.
+/// Queries in progress, and their answers.
 pub(super) struct Lookups {
     shared: Arc<Shared>,
     sender: Option<UnboundedSender<Wanted>>,
@@ -56,17 +57,17 @@ struct Shared {
     changed: Condvar,
     known: Mutex<LookupCache>,
     hung: Mutex<Option<Instant>>,
-    /// `None` until the runtimes were asked for the first time.
+    /// `None` until the runtimes were queried for the first time.
     runtimes: Mutex<Option<BTreeMap<PathBuf, Answering>>>,
     listed: Condvar,
 }
 
-/// How a runtime answered the last lists that it was asked for.
+/// A runtime's answers to the last list queries.
 #[derive(Debug, Default)]
 struct Answering {
-    /// Lists in a row that did not come.
+    /// Number of consecutive missing lists.
     failures: u32,
-    /// Why the last of them did not.
+    /// Why the last of them failed.
     why: String,
 }
 
@@ -76,7 +77,7 @@ enum State {
 }
 
 enum Wanted {
-    /// An entry that appeared: it names the owner.
+    /// A new entry, which names the owner.
     Entry(DumpId),
     /// A container, and whether to wait for its end.
     Container {
@@ -92,8 +93,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Lookups {
-    /// Is ready to be asked. The runtimes are asked for all their containers at once, and again and
-    /// again.
+    /// Starts the lookups. The runtimes are queried for all their containers immediately, and then
+    /// periodically.
     pub(super) fn begin(options: Arc<WorkloadOptions>, spool: &Path, table: PodTable) -> Self {
         let (sender, receiver) = unbounded_channel();
         let mut this = Self {
@@ -111,14 +112,14 @@ impl Lookups {
         this
     }
 
-    /// Looks up the containers of entries from the moment in which these appear.
+    /// Looks up the containers of entries as soon as these appear.
     pub(super) fn watch(&mut self) {
         let Some(sender) = self.sender.clone() else {
             return;
         };
         let (spool, stop) = (self.spool.clone(), Arc::clone(&self.stop));
         self.spawn("cdh-spool", move || {
-            // Without it entries are looked up when they are sealed.
+            // Without the watch, entries are looked up when they are sealed.
             let _ = watch_spool(&spool, &stop, &sender);
         });
     }
@@ -128,7 +129,7 @@ impl Lookups {
         self.threads.extend(thread.spawn(run));
     }
 
-    /// The answer about an entry's container: the one that is there, or under way, or a new one.
+    /// The answer about an entry's container: an existing one, one in progress, or a new one.
     pub(super) fn answer(
         &self,
         id: DumpId,
@@ -140,7 +141,7 @@ impl Lookups {
         self.wait(id)
     }
 
-    /// Asks once more, until the container has ended or `limit` is over.
+    /// Queries once more, until the container has ended or `limit` is over.
     pub(super) fn answer_after_exit(
         &self,
         id: DumpId,
@@ -151,7 +152,7 @@ impl Lookups {
         self.wait(id).ok()
     }
 
-    /// Which runtimes answer, and why others do not; those that nothing is known of yet are left out.
+    /// Which runtimes answer, and why others do not; unknown ones are omitted.
     pub(super) fn runtimes(&self) -> BTreeMap<PathBuf, Result<(), String>> {
         let runtimes = locked(&self.shared.runtimes);
         let known = runtimes.iter().flatten().filter_map(|(socket, answering)| {
@@ -165,7 +166,7 @@ impl Lookups {
         known.collect()
     }
 
-    /// What a list showed about the container. Waits for the first list of a process that has just begun.
+    /// The facts in a list about the container. For a new process, waits for the first list.
     pub(super) fn known_after_list(&self, container: &str) -> Option<Answer> {
         let runtimes = locked(&self.shared.runtimes);
         let is_unknown = |runtimes: &mut Option<_>| runtimes.is_none();
@@ -177,12 +178,12 @@ impl Lookups {
         self.known(container)
     }
 
-    /// What a list showed about the container.
+    /// The facts in a list about the container.
     pub(super) fn known(&self, container: &str) -> Option<Answer> {
         locked(&self.shared.known).get(container)
     }
 
-    /// The container whose first process this was.
+    /// The container whose first process had this pid.
     pub(super) fn by_pid(&self, pid: u64) -> Option<String> {
         locked(&self.shared.known).by_pid(pid)
     }
@@ -213,7 +214,7 @@ impl Lookups {
                 }
                 None => return Err("nobody asked".to_owned()),
             };
-            // A little more than the lookup itself has.
+            // Slightly more time than the lookup itself has.
             let limit = until + Duration::from_millis(50);
             let left = limit.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -237,7 +238,7 @@ impl Drop for Lookups {
 }
 
 impl Shared {
-    /// How long the next question may take.
+    /// Time limit of the next query.
     fn time(&self) -> Duration {
         let hung = *locked(&self.hung);
         match hung.is_some_and(|since| since.elapsed() < HUNG) {
@@ -246,7 +247,7 @@ impl Shared {
         }
     }
 
-    /// Notes which runtimes answered; one whose socket is no longer there is forgotten.
+    /// Records which runtimes answered; one whose socket no longer exists is removed.
     fn note_answers(&self, answered: Vec<(PathBuf, Result<(), String>)>) {
         let mut runtimes = locked(&self.runtimes);
         let mut before = runtimes.take().unwrap_or_default();
@@ -323,7 +324,7 @@ fn serve(
         .enable_all()
         .build();
     let Ok(runtime) = runtime else {
-        // Every waiting caller gets this answer when the time is over.
+        // Every waiting caller gets this answer at the deadline.
         return;
     };
     runtime.block_on(async {
@@ -371,7 +372,7 @@ fn serve(
                     }
                 };
                 let asked = ask(&runtimes, &container.id, lines, until, exit).await;
-                // Waiting for an end that does not come says nothing about the runtime.
+                // The container's end did not come in time, which says nothing about the runtime.
                 if asked.is_some() {
                     *locked(&shared.hung) = None;
                 } else if !exit {
@@ -390,8 +391,8 @@ fn serve(
     });
 }
 
-/// Asks until the time is over; with `exit`, again and again until the container has ended. `None`
-/// if no runtime answered.
+/// Queries until the deadline; with `exit`, repeatedly until the container has ended. `None` if no
+/// runtime answered.
 async fn ask(
     runtimes: &Runtimes,
     container: &str,
@@ -408,7 +409,7 @@ async fn ask(
             answer
         });
         let again = exit && answer.as_ref().is_ok_and(|answer| !answer.exited);
-        // An answer from before it went is better than none from after.
+        // An answer from before the container's end is better than none from after it.
         if answer.is_ok() || last.is_none() {
             last = Some(answer);
         }
@@ -419,7 +420,7 @@ async fn ask(
     }
 }
 
-/// Whose an entry is that has just appeared.
+/// The owner of an entry that has just appeared.
 async fn container_of(
     spool: &Path,
     id: DumpId,
@@ -449,7 +450,7 @@ async fn container_of(
     None
 }
 
-/// Which runtime answers at this socket.
+/// The type of the runtime at this socket.
 ///
 /// # Errors
 /// Why none does.

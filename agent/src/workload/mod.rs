@@ -1,4 +1,4 @@
-//! Whose dump it is: namespace, pod, container, image, last log lines.
+//! Identifies the workload of a dump: namespace, pod, container, image, last log lines.
 //!
 //! ```text
 //! handler   cgroup ──▶ pod UID, container id ──▶ identity.json          (never asks anybody)
@@ -7,11 +7,11 @@
 //!           entry is sealed      ──▶ enrich: files and an amended manifest ──▶ shipped
 //! ```
 //!
-//! The runtime is asked by container id, as soon as the entry appears, because containers vanish
-//! soon after the crash; what it listed before (see `lookup_cache`) and what the kubelet named its log
-//! directories stand in for an answer that does not come. What remains unknown is a gap with the reason.
-//! Invariants: nothing here is on the path from the kernel to the spool; an entry is sealed or
-//! amended, never in between ([`cdh_bundle::amend`]); what is done twice is done once.
+//! The runtime is queried by container id as soon as the entry appears, because containers are removed
+//! soon after the crash. Without an answer, its earlier lists (see `lookup_cache`) and the names of the
+//! kubelet's log directories are used. Facts that remain unknown are gaps with the reason. Invariants:
+//! nothing here is on the critical path from the kernel to the spool. An entry is sealed or amended,
+//! never in between ([`cdh_bundle::amend`]). All operations are idempotent.
 
 #![cfg_attr(not(feature = "cri"), allow(dead_code))]
 
@@ -44,25 +44,25 @@ use cdh_bundle::{EntryKind, Gap, ImageRef, Workload};
 
 use crate::policy::PodSettings;
 
-/// What was learned about a container.
+/// The facts found about a container.
 #[derive(Clone, Debug, Default)]
 struct Answer {
     workload: Workload,
     image: Option<ImageRef>,
     files: Vec<(EntryKind, Vec<u8>)>,
-    /// Log files, by the number of the container, to be read again when the process is gone.
+    /// Log files, by the number of the container, to be read again after the process has ended.
     logs: Vec<(u32, std::path::PathBuf)>,
-    /// What must not stand in them.
+    /// Values that must not appear in them.
     secrets: Vec<String>,
     settings: PodSettings,
     gaps: Vec<Gap>,
     /// The container's first process, if the runtime reports it: it ends with the container.
     init_pid: Option<u64>,
-    /// Whether the runtime says that it has ended.
+    /// Whether the runtime reports that it has ended.
     exited: bool,
-    /// The cgroup into which the runtime put the container, where it says so.
+    /// The container's cgroup, if the runtime reports it.
     cgroup: Option<String>,
-    /// The cgroup of the process contradicts what the runtime says.
+    /// The cgroup of the process contradicts the runtime.
     disputed: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Replaces [`lookups`](super) in an agent without CRI: no runtime is asked.
+//! Replaces [`lookups`](super) in an agent without CRI: no runtime is queried.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ impl Lookups {
     pub(super) fn watch(&mut self) {}
 
     pub(super) fn answer(&self, _: DumpId, _: &ContainerIdentity) -> Result<Answer, String> {
-        Err("this agent was built without the means to ask a runtime".to_owned())
+        Err("this agent was built without support for container runtimes".to_owned())
     }
 
     pub(super) fn answer_after_exit(

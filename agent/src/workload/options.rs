@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use crate::policy::PolicyConfig;
 use crate::policy::pod_settings::Selection;
 
-/// Where runtimes listen, as they are installed: containerd, CRI-O, cri-dockerd, k3s and RKE2, k0s,
-/// MicroK8s, Bottlerocket.
+/// Default sockets of runtimes: containerd, CRI-O, cri-dockerd, k3s and RKE2, k0s, MicroK8s,
+/// Bottlerocket.
 const SOCKETS: [&str; 7] = [
     "/run/containerd/containerd.sock",
     "/run/crio/crio.sock",
@@ -17,24 +17,24 @@ const SOCKETS: [&str; 7] = [
     "/run/dockershim.sock",
 ];
 
-/// Where to ask about pods, and what to do with the answers.
+/// Where to query pods, and which answers to store.
 #[derive(Clone, Debug)]
 pub struct WorkloadOptions {
-    /// Sockets of runtimes; empty means those that are found.
+    /// Sockets of runtimes; empty means sockets that are found.
     pub sockets: Vec<PathBuf>,
     /// The kubelet's log directory.
     pub pod_logs: PathBuf,
-    /// The kubelet's links to the logs of containers, whose names have the owner.
+    /// The kubelet's links to containers' logs; their names contain the owner.
     pub container_logs: PathBuf,
-    /// Where podman and docker keep what they know of their containers.
+    /// Data directories of podman and docker.
     pub engines: PathBuf,
     /// Name of this node in Kubernetes.
     pub node: Option<String>,
-    /// Last log lines that are kept of each container; 0 means none.
+    /// Number of last log lines to store of each container; 0 means none.
     pub log_lines: usize,
     /// Which pods are dumped.
     pub selection: Selection,
-    /// What the node's operator says about dumps.
+    /// The operator's policy for dumps.
     pub policy: PolicyConfig,
 }
 
@@ -54,8 +54,8 @@ impl Default for WorkloadOptions {
 }
 
 impl WorkloadOptions {
-    /// The sockets to ask, in this order. They are looked for each time: a runtime may be installed,
-    /// or come up, after the agent.
+    /// The sockets to query, in this order. They are searched each time, because a runtime may be
+    /// installed or started after the agent.
     #[must_use]
     pub fn sockets(&self) -> Vec<PathBuf> {
         if !self.sockets.is_empty() {

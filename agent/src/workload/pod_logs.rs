@@ -1,4 +1,4 @@
-//! The kubelet's log directories: last lines of a container, and whose they are.
+//! Reads the kubelet's log directories: last lines of a container, and its owner.
 //!
 //! ```text
 //! /var/log/pods/<namespace>_<pod>_<uid>/<container>/<restarts>.log
@@ -6,8 +6,8 @@
 //! 2026-01-01T00:00:00.000000001Z stdout F a whole line
 //! ```
 //!
-//! Names of namespaces, pods and containers have no `_`. The runtime writes the lines; docker writes
-//! JSON into a directory of its own, to which the kubelet's file is a link.
+//! Names of namespaces, pods and containers contain no `_`. The runtime writes the lines; docker
+//! writes JSON into its own directory, to which the kubelet's file is a link.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -17,21 +17,21 @@ use cdh_bundle::{ContainerLog, EntryKind};
 
 use super::{Answer, files, gap, scrub};
 
-/// Bytes of a log that are read at most.
+/// Maximum bytes read of a log.
 const WINDOW: u64 = 256 << 10;
 
-/// Names of a pod, as its log directory shows them.
+/// Names of a pod, from its log directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct LoggedNames {
     pub(super) namespace: String,
     pub(super) pod: String,
-    /// `None` where it has several and nothing says which.
+    /// `None` if it has several containers and the crashed one is unknown.
     pub(super) container: Option<String>,
     /// The log of the container's last start.
     pub(super) log: Option<PathBuf>,
 }
 
-/// Whose container this is, by the kubelet's link to its log and by the pod's directory.
+/// The owner of this container, from the kubelet's link to its log and from the pod's directory.
 pub(super) fn names(
     pods: &Path,
     links: &Path,
@@ -77,7 +77,7 @@ pub(super) fn names(
     Some(names)
 }
 
-/// `<restarts>.log` with the greatest number.
+/// `<restarts>.log` with the highest number.
 fn last_log(directory: &Path) -> Option<PathBuf> {
     let numbers =
         entries(directory).filter_map(|name| name.strip_suffix(".log")?.parse::<u32>().ok());
@@ -89,7 +89,7 @@ fn entries(directory: &Path) -> impl Iterator<Item = String> + use<> {
     items.filter_map(|item| item.file_name().into_string().ok())
 }
 
-/// A name as Kubernetes allows it: a DNS subdomain.
+/// A valid Kubernetes name: a DNS subdomain.
 fn is_name(name: &str) -> bool {
     let plain =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
@@ -120,7 +120,7 @@ pub(super) fn read_logs(answer: &mut Answer, lines: usize) {
     }
 }
 
-/// Whose a log is: the kubelet names it `…/<container>/<restarts>.log`.
+/// The owner of a log: the kubelet names it `…/<container>/<restarts>.log`.
 fn named(number: u32, path: &Path) -> Option<ContainerLog> {
     let restart = path.file_name()?.to_str()?.strip_suffix(".log")?;
     let container = path.parent()?.file_name()?.to_str()?;
@@ -132,7 +132,7 @@ fn named(number: u32, path: &Path) -> Option<ContainerLog> {
     })
 }
 
-/// Whose the logs are that were read.
+/// The owners of the logs that were read.
 pub(super) fn logs_of(answer: &Answer) -> Vec<ContainerLog> {
     let is_there = |number: &u32| {
         let kind = EntryKind::Log(*number);
@@ -144,9 +144,10 @@ pub(super) fn logs_of(answer: &Answer) -> Vec<ContainerLog> {
         .collect()
 }
 
-/// The last lines of a container's log, as `crictl logs` prints them: messages, both streams.
+/// The last lines of a container's log, in the format of `crictl logs`: messages of both streams.
 pub(super) fn tail(path: &Path, lines: usize) -> io::Result<String> {
-    // Pod, container and file are the kubelet's; what is above is the node's own layout.
+    // Pod, container and file are created by the kubelet; the directories above belong to the
+    // node's layout.
     let mut file = match files::open(path, 3) {
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
             open_docker(path)?
@@ -166,7 +167,7 @@ pub(super) fn tail(path: &Path, lines: usize) -> io::Result<String> {
     Ok(last_lines(text, lines))
 }
 
-/// Docker's own file, to which the kubelet's is a link: `…/containers/<id>/<id>-json.log`.
+/// Docker's own file, the target of the kubelet's link: `…/containers/<id>/<id>-json.log`.
 fn open_docker(path: &Path) -> io::Result<File> {
     let target = std::fs::read_link(path)?;
     let name = target.file_name().and_then(|name| name.to_str());
@@ -204,7 +205,7 @@ fn last_lines(text: &[u8], wanted: usize) -> String {
     kept
 }
 
-/// What the container wrote, and whether the line goes on.
+/// The container's output, and whether the line continues.
 fn message(line: &str) -> (String, bool) {
     #[derive(serde::Deserialize)]
     struct Docker {
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_and_links_tell_names() {
+    fn pod_logs_names_come_from_directories_and_links() {
         let root = tempfile::tempdir().unwrap();
         let (pods, links) = (root.path().join("pods"), root.path().join("containers"));
         let pod = pods.join(format!("shop_api-7d4_{UID}"));
@@ -304,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_long_log_the_end_is_read() {
+    fn pod_logs_read_the_end_of_a_long_log() {
         let root = tempfile::tempdir().unwrap();
         let log = root.path().join("a/b/0.log");
         fs::create_dir_all(log.parent().unwrap()).unwrap();

@@ -1,10 +1,9 @@
 //! Removes secrets from a runtime's answers.
 //!
-//! Of an environment the names stay, and the values of a few variables in which no secret can be, or
-//! which the node's policy names.
-//! The value of a variable that is called like a secret is also taken out of everything else: it is
-//! passed on in arguments and printed into logs. What `kubectl apply` remembers of a pod holds its
-//! whole environment, and goes.
+//! Names of environment variables are stored. Their values are removed, except those of a few
+//! variables that never hold secrets, or that the node's policy names. Values of variables with
+//! secret names are also removed everywhere else, because they occur in arguments and logs. The
+//! annotation in which `kubectl apply` stores the complete pod is removed.
 
 use cdh_bundle::RawText;
 use serde_json::Value;
@@ -97,7 +96,7 @@ fn one_environment(value: &mut Value, policy: &PolicyConfig, secrets: &mut Vec<S
     }
 }
 
-/// What removes these secrets, and what looks like one.
+/// Removes these secrets, and texts that look like secrets.
 pub(super) fn redactor(secrets: &[String]) -> Redactor {
     let mut found = Secrets::new(SecretNames::of(&PolicyConfig::default()));
     for secret in secrets {
@@ -106,7 +105,8 @@ pub(super) fn redactor(secrets: &[String]) -> Redactor {
     found.redactor()
 }
 
-/// Takes secrets out of every string of `value`. A list of nothing but strings is a command line.
+/// Removes secrets from every string of `value`. A list of strings only is treated as a command
+/// line.
 pub(super) fn strings(value: &mut Value, redactor: &Redactor) {
     match value {
         Value::String(text) => {
@@ -128,7 +128,7 @@ pub(super) fn strings(value: &mut Value, redactor: &Redactor) {
     }
 }
 
-/// The text without secrets; `None` where there are none in it.
+/// The text without secrets; `None` if it contains none.
 pub(super) fn cleaned(text: &str, redactor: &Redactor) -> Option<String> {
     let clean = redactor.cleaned(text.as_bytes())?;
     Some(String::from_utf8_lossy(&clean).into_owned())

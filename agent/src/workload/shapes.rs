@@ -1,8 +1,8 @@
-//! What the runtime said, in the JSON that `crictl` prints: scripts made for IBM's bundles read it.
+//! Formats the runtime's answers as the JSON of `crictl`, for scripts that were written for IBM's
+//! bundles.
 //!
-//! `crictl` prints protobuf's JSON: camelCase, 64-bit numbers as strings, enums by name; in
-//! `inspect` and `inspectp` times are RFC 3339, and what the runtime adds is beside `status`, parsed if it is
-//! JSON.
+//! `crictl` prints protobuf's JSON: camelCase, 64-bit numbers as strings, enums by name. In `inspect` and
+//! `inspectp`, times are RFC 3339, and the runtime's additions are beside `status`, parsed if they are JSON.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -144,7 +144,7 @@ pub(super) fn image(image: &Image) -> Value {
     })
 }
 
-/// What the runtime adds under a key, parsed where it is JSON.
+/// The runtime's addition under a key, parsed if it is JSON.
 pub(super) fn info(info: &HashMap<String, String>, key: &str) -> Value {
     let text = info.get(key);
     let parsed = text.and_then(|text| serde_json::from_str(text).ok());

@@ -1,9 +1,9 @@
-//! The node's table of pods that say something about their dumps: one small file per pod in the
-//! spool, named by its UID.
+//! The node's table of pods with settings for their dumps: one small file per pod in the spool,
+//! named by its UID.
 //!
-//! The daemon writes, the handler reads one file and never waits. A pod without a file is as
-//! any other. The daemon looks at the pod's settings again before it ships, so that a pod which was
-//! too new for the table is treated as it asks to be.
+//! The daemon writes the files; the handler reads one of them and never waits. A pod without a file
+//! has default settings. The daemon checks the pod's settings again before it ships, so the
+//! settings of a pod that was too new for the table are still respected.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,9 +18,9 @@ use crate::policy::pod_settings::PodSettings;
 use crate::private_file::PrivateDirectory;
 
 const DIRECTORY: &str = ".pods";
-/// Bytes of a pod's file at most. Labels that rules ask for stand in it.
+/// Maximum bytes of a pod's file, which contains the labels that rules have conditions on.
 const LARGEST: u64 = 64 << 10;
-/// How long a pod's settings outlive it: its last process may crash after it was deleted.
+/// How long a pod's settings outlive the pod: its last process may crash after it was deleted.
 const KEPT: Duration = Duration::from_secs(600);
 
 /// The table of one spool.
@@ -38,7 +38,7 @@ impl PodTable {
         }
     }
 
-    /// What the pod says, where it says something.
+    /// The pod's settings, if it has any.
     #[must_use]
     pub(crate) fn get(&self, uid: &str) -> Option<PodSettings> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -48,10 +48,10 @@ impl PodTable {
         serde_json::from_slice(&text).ok()
     }
 
-    /// Writes what a pod says; a pod that says nothing has no file.
+    /// Writes a pod's settings; a pod without settings has no file.
     ///
     /// # Errors
-    /// When the disk says no.
+    /// If the file cannot be written.
     pub(crate) fn set(&self, uid: &str, settings: &PodSettings) -> io::Result<()> {
         let Some(path) = self.path(uid) else {
             return Ok(());
@@ -77,10 +77,10 @@ impl PodTable {
         fs::rename(&draft, path)
     }
 
-    /// Forgets pods that are no more. `listed` is what the runtime lists now.
+    /// Removes pods that no longer exist. `listed` are the runtime's current pods.
     pub(crate) fn keep(&self, listed: &BTreeMap<String, PodSettings>) {
         for (uid, settings) in listed {
-            // Without a file the pod's settings hold when it is shipped.
+            // Without a file, the pod's settings are applied when its dump is shipped.
             let _ = self.set(uid, settings);
         }
         for item in fs::read_dir(&self.directory)
@@ -116,7 +116,7 @@ mod tests {
     use crate::policy::Profile;
 
     #[test]
-    fn the_handler_reads_what_the_daemon_wrote() {
+    fn pod_table_round_trips_from_daemon_to_handler() {
         let spool = tempfile::tempdir().unwrap();
         let table = PodTable::of(spool.path());
         let settings = PodSettings {

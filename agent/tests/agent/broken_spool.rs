@@ -103,7 +103,7 @@ fn last_of(node: &Node, count: usize) -> LedgerRecord {
 }
 
 #[test]
-fn a_spool_that_is_full_read_only_or_gone_costs_the_dump_and_not_the_record() {
+fn unusable_spool_loses_the_dump_but_not_the_ledger_record() {
     let Some(node) = Node::with_settings(&json!({})) else {
         return;
     };
@@ -185,7 +185,7 @@ fn a_spool_that_is_full_read_only_or_gone_costs_the_dump_and_not_the_record() {
 }
 
 #[test]
-fn a_state_directory_that_is_gone_with_its_spool_is_made_anew_and_nothing_in_it_is_broken() {
+fn missing_state_directory_is_created_again() {
     let Some(node) = Node::with_settings(&json!({})) else {
         return;
     };

@@ -138,7 +138,7 @@ fn skipped(what: &str) {
 const UNIFIED: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
 
 #[test]
-fn a_cgroup_that_is_killed_or_frozen_does_not_cut_a_core_that_is_held() {
+fn killed_or_frozen_cgroup_does_not_truncate_a_pinned_core() {
     let Some(node) = Node::with_settings(&json!({ "strategy": "zstd" })) else {
         return;
     };
@@ -185,7 +185,7 @@ fn a_cgroup_that_is_killed_or_frozen_does_not_cut_a_core_that_is_held() {
 }
 
 #[test]
-fn a_container_at_its_memory_limit_is_dumped_and_nobody_is_killed_for_it() {
+fn dump_of_a_container_at_its_memory_limit_causes_no_oom_kill() {
     let Some(node) = Node::with_settings(&json!({})) else {
         return;
     };
@@ -230,7 +230,7 @@ fn a_container_at_its_memory_limit_is_dumped_and_nobody_is_killed_for_it() {
 /// Two seconds after the OOM killer chose a process the kernel frees its memory, even if a handler holds it: a
 /// copy that takes longer was cut.
 #[test]
-fn an_oom_kill_does_not_cut_a_copy_that_takes_longer_than_the_kernel_waits() {
+fn oom_kill_does_not_truncate_a_copy_slower_than_the_reaper() {
     let settings = json!({ "strategy": "zstd", "level": 22, "workers": 1 });
     let Some(node) = Node::with_settings(&settings) else {
         return;
@@ -258,7 +258,7 @@ fn an_oom_kill_does_not_cut_a_copy_that_takes_longer_than_the_kernel_waits() {
 
 /// A handler that waited for others to have copied began when the memory was gone.
 #[test]
-fn a_handler_whose_turn_has_not_come_copies_at_once_after_an_oom_kill() {
+fn waiting_handler_copies_immediately_after_an_oom_kill() {
     let settings = json!({ "slots": 1, "slot_seconds": 10, "release": "hold" });
     let Some(node) = Node::with_settings(&settings) else {
         return;
@@ -287,7 +287,7 @@ fn a_handler_whose_turn_has_not_come_copies_at_once_after_an_oom_kill() {
 }
 
 #[test]
-fn a_container_that_is_started_again_while_the_copy_runs_is_not_killed_for_it() {
+fn restarted_container_is_not_oom_killed_during_the_copy() {
     // Slow enough for the next process to be there before the copy is done.
     let settings = json!({ "release": "auto", "strategy": "zstd", "level": 9, "workers": 1 });
     let Some(node) = Node::with_settings(&settings) else {
@@ -353,7 +353,7 @@ fn handlers_enter_the_cgroup_that_the_limits_name() {
 }
 
 #[test]
-fn a_cgroup_of_handlers_that_is_not_there_is_told_and_costs_no_dump() {
+fn missing_cgroup_of_handlers_is_reported_and_loses_no_dump() {
     let Some(node) = Node::with_settings(&limits("cdh-no-such.slice")) else {
         return;
     };

@@ -14,7 +14,7 @@ use cdh_elfcore::{CoreFile, FileSource};
 
 use super::node::{Node, handler, programs};
 
-/// Installs over this pattern, crashes, uninstalls. `None` where this way is not to be had.
+/// Installs over this pattern, crashes, uninstalls. `None` where this way is not available.
 fn crash_over(pattern: &str, mode: CoreMode, crash: &Path) -> Option<(Node, u32)> {
     let node = Node::new()?;
     if mode == CoreMode::Socket && !kernel_has_sockets() {
@@ -70,7 +70,7 @@ fn assert_got(node: &Node, name: &str) {
     super::assert_same(own, fs::File::open(&path).unwrap());
 }
 
-/// A program as the previous handler: it looks at the process before it takes the core.
+/// A program as the previous handler: it looks at the process before it reads the core.
 struct Before {
     root: tempfile::TempDir,
 }
@@ -110,7 +110,7 @@ impl Before {
 }
 
 #[test]
-fn a_program_from_before_gets_the_core_and_still_finds_the_process() {
+fn chain_passes_the_core_to_the_previous_program_while_the_process_exists() {
     for mode in WAYS {
         let before = Before::new();
         let pattern = before.pattern("%P %s %I %e");
@@ -126,7 +126,7 @@ fn a_program_from_before_gets_the_core_and_still_finds_the_process() {
 }
 
 #[test]
-fn a_file_from_before_is_written_where_it_would_have_been() {
+fn chain_writes_a_core_file_where_the_previous_pattern_would() {
     for mode in WAYS {
         let crash = programs().join("crash");
         let Some((node, pid)) = crash_over("core.%e.%P.%s", mode, &crash) else {
@@ -159,7 +159,7 @@ int main(void) {
 "#;
 
 #[test]
-fn the_thread_that_crashed_is_named_although_a_socket_does_not_tell_it() {
+fn chain_in_socket_mode_names_the_crashed_thread() {
     let (source, program) = (programs().join("thread.c"), programs().join("thread"));
     fs::write(&source, THREAD).unwrap();
     let mut cc = Command::new("cc");

@@ -86,7 +86,7 @@ fn cores_of_every_kind_of_process_are_those_of_the_pipe() {
 }
 
 #[test]
-fn the_core_of_a_32_bit_process_is_kept_whole_though_nobody_here_takes_it_apart() {
+fn core_of_a_32_bit_process_is_stored_completely() {
     let Some(node) = Node::with_settings(&json!({})) else {
         return;
     };
@@ -128,7 +128,7 @@ fn the_core_of_a_32_bit_process_is_kept_whole_though_nobody_here_takes_it_apart(
 }
 
 #[test]
-fn a_copy_that_takes_too_long_ends_and_says_so() {
+fn copy_ends_at_its_time_limit_and_records_it() {
     let settings = json!({ "copy_seconds": 1, "workers": 1, "strategy": "zstd", "level": 15 });
     let Some(node) = Node::with_settings(&settings) else {
         return;
@@ -145,7 +145,7 @@ fn a_copy_that_takes_too_long_ends_and_says_so() {
 }
 
 #[test]
-fn a_process_released_early_leaves_its_whole_core() {
+fn early_release_captures_the_complete_core() {
     let settings = json!({ "release": "early" });
     let Some(node) = Node::with_settings(&settings) else {
         return;
@@ -208,7 +208,7 @@ fn kill_while_dumping(node: &Node, moment: &Moment) -> Duration {
 }
 
 #[test]
-fn a_sigkill_during_the_dump_takes_the_process_but_not_its_core() {
+fn sigkill_during_the_dump_does_not_truncate_the_core() {
     let settings = json!({ "strategy": "zstd" });
     let Some(node) = Node::with_settings(&settings) else {
         return;
@@ -222,7 +222,7 @@ fn a_sigkill_during_the_dump_takes_the_process_but_not_its_core() {
 }
 
 #[test]
-fn without_a_hold_on_the_memory_a_sigkill_cuts_the_core_and_that_is_told() {
+fn unpinned_core_is_truncated_by_a_sigkill_and_records_it() {
     let settings = json!({ "strategy": "zstd", "pin": false });
     let Some(node) = Node::with_settings(&settings) else {
         return;
@@ -306,7 +306,7 @@ fn kill_by_program(node: &Node, settings: &serde_json::Value) -> (cdh_bundle::Ma
 }
 
 #[test]
-fn who_sent_a_sigkill_stands_in_the_dump() {
+fn dump_records_the_sender_of_a_sigkill() {
     let Some(node) = Node::with_settings(&json!({})) else {
         return;
     };
@@ -332,7 +332,7 @@ fn who_sent_a_sigkill_stands_in_the_dump() {
 }
 
 #[test]
-fn a_disk_that_is_full_for_the_plain_core_takes_the_compressed_one() {
+fn full_disk_for_the_plain_core_still_stores_the_compressed_one() {
     let settings = json!({ "strategy": "raw" });
     let Some(node) = Node::with_settings(&settings) else {
         return;
@@ -349,7 +349,7 @@ fn a_disk_that_is_full_for_the_plain_core_takes_the_compressed_one() {
 }
 
 #[test]
-fn a_limit_cuts_the_core_and_is_named() {
+fn core_limit_truncates_the_core_and_is_recorded() {
     let limit = 20 << 20;
     let settings = json!({ "core_limit": limit });
     let Some(node) = Node::with_settings(&settings) else {
@@ -367,7 +367,7 @@ fn a_limit_cuts_the_core_and_is_named() {
 }
 
 #[test]
-fn what_is_cut_off_is_what_matters_least_and_the_rest_is_a_valid_core() {
+fn core_limit_drops_the_least_useful_memory_and_leaves_a_valid_core() {
     let Some(node) = Node::with_settings(&json!({})) else {
         return;
     };

@@ -85,7 +85,7 @@ fn read_full(from: &mut impl Read, buffer: &mut [u8]) -> usize {
 }
 
 #[test]
-fn an_installed_handler_turns_a_crash_into_a_verified_dump() {
+fn installed_handler_turns_a_crash_into_a_verified_dump() {
     let Some(node) = Node::new() else { return };
     let before = fs::read("/proc/sys/kernel/core_pattern").unwrap();
     let options = InstallOptions::new(node.paths.clone(), handler());
@@ -218,7 +218,7 @@ fn two_gibibytes_take_little_memory_and_arrive_byte_for_byte() {
 }
 
 #[test]
-fn a_handler_that_is_killed_leaves_a_dump_whenever_it_is() {
+fn killed_handler_leaves_a_dump_at_any_point() {
     let Some(node) = Node::with_launcher() else {
         return;
     };
@@ -289,7 +289,7 @@ fn a_handler_that_is_killed_leaves_a_dump_whenever_it_is() {
 }
 
 #[test]
-fn a_core_whose_process_is_killed_is_truncated_and_says_by_what() {
+fn core_of_a_killed_process_is_truncated_and_records_the_cause() {
     let Some(node) = Node::with_launcher() else {
         return;
     };
@@ -391,7 +391,7 @@ fn names_that_attack_are_kept_as_bytes_and_get_nowhere() {
 }
 
 #[test]
-fn a_thread_that_outlives_main_in_its_own_pid_namespace_is_captured_whole() {
+fn thread_that_outlives_main_in_a_pid_namespace_is_captured_completely() {
     let Some(node) = Node::with_launcher() else {
         return;
     };
@@ -423,7 +423,7 @@ fn a_thread_that_outlives_main_in_its_own_pid_namespace_is_captured_whole() {
 }
 
 #[test]
-fn a_setuid_program_is_captured_for_root_and_stays_on_the_node() {
+fn setuid_program_is_captured_for_root_and_remains_on_the_node() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     let Some(node) = Node::with_launcher() else {
         return;
@@ -453,7 +453,7 @@ fn a_setuid_program_is_captured_for_root_and_stays_on_the_node() {
 
 /// Before Linux 6.16 the kernel hands over no pidfd, and the arguments may be those of another process.
 #[test]
-fn setuid_program_behind_the_arguments_of_an_ordinary_crash_stays_on_the_node() {
+fn setuid_program_with_the_arguments_of_an_ordinary_crash_remains_on_the_node() {
     let Some(node) = Node::with_settings(&serde_json::json!({})) else {
         return;
     };
@@ -490,7 +490,7 @@ fn setuid_program_behind_the_arguments_of_an_ordinary_crash_stays_on_the_node() 
 }
 
 #[test]
-fn a_full_spool_gives_a_valid_dump_of_what_fits() {
+fn full_spool_stores_a_valid_dump_of_what_fits() {
     let Some(node) = Node::with_launcher() else {
         return;
     };
@@ -524,7 +524,7 @@ fn a_full_spool_gives_a_valid_dump_of_what_fits() {
 }
 
 #[test]
-fn a_spool_that_others_can_write_to_is_not_used() {
+fn spool_writable_by_others_is_not_used() {
     let Some(node) = Node::with_launcher() else {
         return;
     };
@@ -537,7 +537,7 @@ fn a_spool_that_others_can_write_to_is_not_used() {
 }
 
 #[test]
-fn the_kernels_settings_come_back_after_a_panic() {
+fn kernel_settings_are_restored_after_a_panic() {
     let Some(lock) = or_skip(KernelSettingsLock::for_settings()) else {
         return;
     };

@@ -25,7 +25,7 @@ fn handler_directory(node: &Node) -> Finding {
 }
 
 #[test]
-fn a_spool_that_is_mounted_noexec_takes_dumps_like_any_other() {
+fn spool_on_a_noexec_file_system_stores_dumps() {
     let Some(node) = Node::new() else { return };
     let Some(_disk) = SmallDisk::mount(node.paths.state.clone(), NOEXEC) else {
         return;
@@ -41,7 +41,7 @@ fn a_spool_that_is_mounted_noexec_takes_dumps_like_any_other() {
 }
 
 #[test]
-fn a_handler_on_a_file_system_that_is_mounted_noexec_is_refused_before_anything_changes() {
+fn install_refuses_a_noexec_directory_before_any_change() {
     let Some(node) = Node::new() else { return };
     let directory = node.paths.handler.parent().unwrap().to_owned();
     let Some(_disk) = SmallDisk::mount(directory.clone(), NOEXEC) else {
@@ -73,7 +73,7 @@ fn a_handler_on_a_file_system_that_is_mounted_noexec_is_refused_before_anything_
 }
 
 #[test]
-fn a_receiver_serves_the_socket_from_memory_where_its_file_system_is_mounted_noexec() {
+fn receiver_runs_from_memory_on_a_noexec_file_system() {
     let Some(node) = Node::new() else { return };
     if !kernel_has_sockets() {
         return cdh_testkit::skip("this kernel has no coredump sockets");

@@ -38,7 +38,7 @@ fn has(manifest: &Manifest, end: &str) -> bool {
 }
 
 #[test]
-fn the_policy_decides_before_the_core_is_read() {
+fn policy_decides_before_the_core_is_read() {
     let policy = json!({"rules": [
         {"signal": "SIGABRT", "action": "metadata", "name": "aborts"},
         {"signal": "SIGFPE", "action": "ignore"},
@@ -193,7 +193,7 @@ fn two_builds_of_one_bug_have_one_fingerprint() {
 }
 
 #[test]
-fn of_a_storm_the_first_of_each_bug_is_whole_and_every_other_one_is_accounted_for() {
+fn storm_stores_the_first_core_of_each_bug_and_counts_the_others() {
     const BUGS: usize = 5;
     const EACH: usize = 8;
     let limits = json!({"rate": {"window": "10m", "fingerprint_full": 1, "fingerprint_dumps": 3,
@@ -256,7 +256,7 @@ fn of_a_storm_the_first_of_each_bug_is_whole_and_every_other_one_is_accounted_fo
 }
 
 #[test]
-fn a_quota_is_kept_and_the_oldest_cores_make_room() {
+fn quota_is_respected_and_the_oldest_cores_are_deleted() {
     const MIB: u64 = 1 << 20;
     let limits = json!({"spool_quota": "40M", "rate": {"fingerprint_full": 0,
         "fingerprint_dumps": 0, "workload_full": 0, "workload_dumps": 0}});
@@ -293,7 +293,7 @@ fn a_quota_is_kept_and_the_oldest_cores_make_room() {
 }
 
 #[test]
-fn a_pid_that_was_given_to_another_process_tells_nothing_of_that_one() {
+fn reused_pid_reveals_nothing_of_the_other_process() {
     let Some(node) = Node::with_settings(&json!({})) else {
         return;
     };
@@ -357,7 +357,7 @@ fn a_pid_that_was_given_to_another_process_tells_nothing_of_that_one() {
 }
 
 #[test]
-fn a_process_that_becomes_another_program_while_it_dies_is_told_rightly() {
+fn process_that_execs_while_dying_is_identified_correctly() {
     let Some(node) = Node::with_settings(&json!({})) else {
         return;
     };
@@ -388,7 +388,7 @@ fn a_process_that_becomes_another_program_while_it_dies_is_told_rightly() {
 }
 
 #[test]
-fn what_was_planted_in_the_spool_is_not_followed() {
+fn planted_files_in_the_spool_are_not_followed() {
     use std::os::unix::fs::{DirBuilderExt, symlink};
     let Some(node) = Node::with_settings(&json!({ "limits": {"spool_quota": "1G"} })) else {
         return;

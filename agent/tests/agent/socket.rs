@@ -101,7 +101,7 @@ fn take_all(node: &Node, count: usize) -> Vec<Manifest> {
 }
 
 #[test]
-fn the_socket_takes_every_kind_of_process_as_the_pipe_does() {
+fn socket_captures_every_kind_of_process_like_the_pipe() {
     let Some(node) = node_with_socket() else {
         return;
     };
@@ -174,7 +174,7 @@ fn crash_at_once(count: usize, during: impl FnOnce()) {
 }
 
 #[test]
-fn whichever_process_of_the_receiver_is_killed_the_crashes_that_wait_are_taken() {
+fn killed_receiver_process_loses_no_waiting_crash() {
     let Some(node) = node_with_socket() else {
         return;
     };
@@ -206,7 +206,7 @@ fn whichever_process_of_the_receiver_is_killed_the_crashes_that_wait_are_taken()
 }
 
 #[test]
-fn without_a_receiver_the_kernel_starts_handlers_until_there_is_one() {
+fn missing_receiver_falls_back_to_the_pipe() {
     let Some(node) = node_with_socket() else {
         return;
     };
@@ -244,7 +244,7 @@ fn without_a_receiver_the_kernel_starts_handlers_until_there_is_one() {
 }
 
 #[test]
-fn a_process_that_polls_on_io_uring_leaves_a_dump_each_time() {
+fn process_that_polls_on_io_uring_always_leaves_a_dump() {
     let Some(node) = node_with_socket() else {
         return;
     };
@@ -279,7 +279,7 @@ fn a_process_that_polls_on_io_uring_leaves_a_dump_each_time() {
 /// Found on a busy machine: nothing at all was left of a process that polls on io_uring, for the kernel reports
 /// less about a reaped process.
 #[test]
-fn a_process_that_was_waited_for_before_anybody_looked_leaves_a_dump_too() {
+fn process_that_was_reaped_early_leaves_a_dump() {
     let Some(node) = node_with_socket() else {
         return;
     };
@@ -330,7 +330,7 @@ fn a_process_that_was_waited_for_before_anybody_looked_leaves_a_dump_too() {
     uninstall(&node);
 }
 
-/// A receiver that does not accept crashes holds its lock all the same.
+/// A receiver that does not accept crashes still holds its lock.
 #[test]
 fn stopped_receiver_is_noticed_and_the_kernel_starts_handlers_meanwhile() {
     let Some(node) = node_with_socket() else {

@@ -22,7 +22,7 @@ pub enum BundleError {
     #[error("the file is empty")]
     Empty,
     /// Truncated so early that nothing can be salvaged.
-    #[error("the zip is cut after {len} bytes, before its first entry is whole")]
+    #[error("the zip is truncated after {len} bytes, before its first entry is complete")]
     Cut {
         /// Bytes that exist.
         len: u64,

@@ -1,4 +1,4 @@
-//! Whether a core is whole, judged by its own program headers and nothing else.
+//! Whether a core is complete, judged only by its own program headers.
 
 use crate::Avma;
 

@@ -20,7 +20,7 @@ impl CoreFile {
     /// Reads the head; memory is read when asked for.
     ///
     /// # Errors
-    /// When it is no supported core.
+    /// If it is not a supported core.
     pub fn open(source: Box<dyn ByteSource>) -> Result<Self, CoreError> {
         let head = Arc::new(CoreHead::from_source(source.as_ref())?);
         let dumped = |segment: &&Segment| segment.file_size > 0;

@@ -77,7 +77,7 @@ const MAX_ENTRIES: usize = 1 << 18;
 pub struct ForeignCore {
     /// Its architecture.
     pub machine: &'static str,
-    /// Bytes of the whole core, as its headers promise.
+    /// Bytes of the complete core, as its headers promise.
     pub expected_len: u64,
 }
 

@@ -27,9 +27,9 @@ use crate::{
 
 pub use promised::promised_len;
 
-/// Notes above this size are not believed: 32,768 threads with AVX-512 state need about 100 MiB.
+/// Notes above this size are not trusted: 32,768 threads with AVX-512 state need about 100 MiB.
 const MAX_NOTES: u64 = 256 << 20;
-/// Program headers above this count are not believed: `vm.max_map_count` rarely exceeds one million.
+/// Program headers above this count are not trusted: `vm.max_map_count` rarely exceeds one million.
 const MAX_PROGRAM_HEADERS: u64 = 4 << 20;
 /// The most that may stand between the ELF header and the program headers in a stream.
 const MAX_HEADER_GAP: u64 = 64 << 10;
@@ -99,7 +99,7 @@ pub struct Segment {
     pub start: Avma,
     /// Size in memory, bytes.
     pub memory_size: u64,
-    /// Where its bytes stand in the core.
+    /// Where its bytes are in the core.
     pub offset: FileOffset,
     /// How many bytes the kernel meant to write (less than `memory_size` where it filtered pages).
     pub file_size: u64,
@@ -165,7 +165,7 @@ impl CoreHead {
     /// recorder of its own.
     ///
     /// # Errors
-    /// When it is no supported core, or ends inside the head.
+    /// If it is not a supported core, or ends inside the head.
     pub fn from_reader(stream: &mut impl Read) -> Result<Self, CoreError> {
         let mut raw = Vec::new();
         let header_size = HEADER_SIZE as u64;
@@ -213,11 +213,11 @@ impl CoreHead {
         Ok(Self::assemble(raw, &header, &headers, segments))
     }
 
-    /// Reads the head of a whole core. More lenient than `from_reader`: notes cut off in the middle
+    /// Reads the head of a complete core. More lenient than `from_reader`: notes cut off in the middle
     /// give what they hold. Of many notes only those are kept that are read here.
     ///
     /// # Errors
-    /// When it is no supported core.
+    /// If it is not a supported core.
     pub fn from_source(source: &dyn ByteSource) -> Result<Self, CoreError> {
         let start = read_range(source, 0, HEADER_SIZE as u64)?;
         let header = check_header(&start, ElfHeader::parse_any)?;
@@ -416,7 +416,7 @@ impl CoreHead {
         &self.notes.mappings
     }
 
-    /// Length in bytes of the whole core as its headers promise: `max(p_offset + p_filesz)`, and the
+    /// Length in bytes of the complete core, as its headers promise: `max(p_offset + p_filesz)`, and the
     /// section header that the kernel adds behind the memory of cores with PN_XNUM.
     #[must_use]
     pub fn expected_len(&self) -> u64 {

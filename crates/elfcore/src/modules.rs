@@ -233,7 +233,7 @@ fn unite(
         let holder = holder.and_then(|(.., index)| modules.get_mut(*index));
         if let Some(module) = holder {
             module.bias.get_or_insert(entry.bias);
-            // The kernel's path has links resolved. A soname is no path.
+            // The kernel's path has links resolved. A soname is not a path.
             if !module.path.starts_with(b"/")
                 && !entry.name.is_empty()
                 && head.mappings().is_empty()
@@ -318,7 +318,7 @@ fn finish(head: &CoreHead, memory: &dyn Memory, modules: &mut [Module], program:
             true if is_started(head, module) => ModuleKind::Loader,
             _ => kind_of(head, module),
         };
-        // A list of files names them as the kernel knew them; a soname is no path.
+        // A list of files names them as the kernel knew them; a soname is not a path.
         let is_path = module.path.starts_with(b"/") || !head.mappings().is_empty();
         let is_named = module.kind != ModuleKind::Executable || is_path;
         if module.path.is_empty() || !is_named {

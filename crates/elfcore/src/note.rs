@@ -8,7 +8,7 @@ use goblin::elf::note::{NT_GNU_BUILD_ID, NT_PRPSINFO, NT_PRSTATUS};
 use crate::bytes::until_nul;
 use crate::{Avma, BuildId, Class, Encoding, FileOffset, Machine, Mapping, Registers, SignalInfo};
 
-/// By which kernels and emulators mark dumps that are no process's: `VMCOREINFO`, `QEMU`.
+/// By which kernels and emulators mark dumps that are not a process's: `VMCOREINFO`, `QEMU`.
 const NT_OF_SYSTEM: u32 = 0;
 /// Floating-point registers.
 const NT_FPREGSET: u32 = 2;

@@ -112,7 +112,7 @@ impl<'data> ElfObject<'data> {
     /// Reads headers only.
     ///
     /// # Errors
-    /// When it is no supported ELF file. Missing or broken section headers are not an error.
+    /// If it is not a supported ELF file. Missing or broken section headers are not an error.
     pub fn parse(data: &'data [u8]) -> Result<Self, ElfError> {
         if data.get(..4) != Some(b"\x7fELF") {
             return Err(ElfError::NotElf);

@@ -40,7 +40,7 @@ pub struct RearrangedHead {
     pub bytes: Vec<u8>,
     /// The memory, in the order of the core.
     pub parts: Vec<CorePart>,
-    /// Bytes of the whole core.
+    /// Bytes of the complete core.
     pub len: u64,
 }
 

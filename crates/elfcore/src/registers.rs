@@ -19,7 +19,8 @@ pub struct Registers {
     /// A bit for each register whose value is known; the values of others are 0. A core has thousands of
     /// these, and each frame copies one.
     known: u64,
-    /// Bits of a return address that are no address: pointer authentication (aarch64), the instruction set (arm).
+    /// Bits of a return address that are not part of the address: pointer authentication (aarch64), the
+    /// instruction set (arm).
     not_address: u64,
     values: [u64; Self::COUNT],
 }
@@ -156,7 +157,7 @@ impl Registers {
         self.get(self.fp_number()).map(Avma)
     }
 
-    /// The register in which a call leaves its return address, without what is no address in it.
+    /// The register in which a call leaves its return address, without the bits that are not part of the address.
     #[must_use]
     pub fn link(&self) -> Option<u64> {
         let number = self.machine.table().link?;

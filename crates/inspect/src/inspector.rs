@@ -15,7 +15,7 @@ use crate::dwarf::{Die, Module};
 use crate::location::{Frame, Place, Process};
 use crate::memory::ProcessMemory;
 use crate::reader::{Object, ValueReader};
-use crate::scope::{self, FunctionIndex, Scope};
+use crate::scope::{self, FunctionIndex, Scope, Scopes};
 use crate::types::{Kind, Types};
 use crate::value::{Missing, Value};
 
@@ -25,6 +25,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(20);
 const VARIABLES: usize = 4096;
 /// Symbols that are remembered.
 const SYMBOLS: usize = 1 << 16;
+/// Addresses whose functions are remembered.
+const SCOPES: usize = 4096;
 /// How deep a member is searched.
 const NESTING: usize = 32;
 
@@ -109,6 +111,9 @@ pub struct Owner {
     pub member: MemberPlace,
 }
 
+/// The functions at an address, by the module's number and the address in it.
+type KnownScopes<'data> = HashMap<(usize, u64), Option<Rc<Scopes<'data>>>>;
+
 /// Reads variables of the frames of one process.
 pub struct Inspector<'data> {
     modules: &'data [LoadedModule<'data>],
@@ -117,7 +122,8 @@ pub struct Inspector<'data> {
     memory: ProcessMemory<'data>,
     unwinder: Unwinder<'data>,
     opened: RefCell<HashMap<usize, Option<Rc<Module<'data>>>>>,
-    functions: FunctionIndex,
+    functions: FunctionIndex<'data>,
+    scopes: RefCell<KnownScopes<'data>>,
     types: Types<'data>,
     symbols: RefCell<HashMap<u64, Option<(String, u64)>>>,
     handles: RefCell<Vec<Die<'data>>>,
@@ -150,6 +156,7 @@ impl<'data> Inspector<'data> {
             unwinder: Unwinder::new(modules),
             opened: RefCell::default(),
             functions: FunctionIndex::default(),
+            scopes: RefCell::default(),
             types: Types::default(),
             symbols: RefCell::default(),
             handles: RefCell::default(),
@@ -237,15 +244,7 @@ impl<'data> Inspector<'data> {
         each: impl Fn(Frame<'_, 'data>, &Scope<'data>) -> T,
         process: &Process<'_, 'data>,
     ) -> Vec<T> {
-        let find = || {
-            let frame = frames.get(number)?;
-            let module = self.module(frame.frame.module?)?;
-            let at = frame.frame.lookup_svma()?.0;
-            let unit = module.unit_at(at)?;
-            let function = self.functions.find(&module, &unit, at)?;
-            Some(scope::scopes(function, at))
-        };
-        let Some(found) = find() else {
+        let Some(found) = frames.get(number).and_then(|frame| self.scopes_of(frame)) else {
             return Vec::new();
         };
         let frame = Frame {
@@ -253,12 +252,34 @@ impl<'data> Inspector<'data> {
             frames,
             number,
             function: &found.function,
+            tail: &[],
         };
         found
             .scopes
             .iter()
             .map(|scope| each(frame, scope))
             .collect()
+    }
+
+    /// The functions that a frame is in. They are remembered: the frames of many threads are at the same addresses.
+    fn scopes_of(&self, frame: &FrameRegisters) -> Option<Rc<Scopes<'data>>> {
+        let index = frame.frame.module?;
+        let at = frame.frame.lookup_svma()?.0;
+        if let Some(known) = self.scopes.borrow().get(&(index, at)) {
+            return known.clone();
+        }
+        let find = || {
+            let module = self.module(index)?;
+            let function = self.functions.find(&module, at)?;
+            Some(Rc::new(scope::scopes(function, at)))
+        };
+        let found = find();
+        let mut all = self.scopes.borrow_mut();
+        if all.len() >= SCOPES {
+            all.clear();
+        }
+        all.insert((index, at), found.clone());
+        found
     }
 
     fn module(&self, index: usize) -> Option<Rc<Module<'data>>> {

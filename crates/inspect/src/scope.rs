@@ -11,6 +11,10 @@ use crate::dwarf::{Die, DieId, Module, Unit};
 /// Entries of a function that are looked at, and how deep blocks and inlined calls nest.
 const CHILDREN: usize = 1 << 16;
 const NESTING: usize = 256;
+/// Entries of a function among which call sites are searched.
+const SITES: usize = 1 << 20;
+/// Addresses whose functions are remembered.
+const ADDRESSES: usize = 4096;
 /// Functions of one unit.
 const FUNCTIONS: usize = 1 << 20;
 
@@ -31,16 +35,45 @@ pub(crate) struct Scopes<'data> {
 
 /// Functions by address: start, end, entry.
 type Functions = Rc<Vec<(u64, u64, UnitOffset)>>;
-
-/// Remembers where the functions of a unit are.
+/// The entries of the call sites of a function.
 #[derive(Default)]
-pub(crate) struct FunctionIndex {
-    units: RefCell<HashMap<DieId, Functions>>,
+struct CallSites {
+    /// By the address that the call returns to.
+    returning: HashMap<u64, UnitOffset>,
+    tail: Vec<UnitOffset>,
 }
 
-impl FunctionIndex {
+/// Remembers where the functions of a unit are, which one an address is in, and the call sites of a function: stacks
+/// pass the same ones again and again.
+#[derive(Default)]
+pub(crate) struct FunctionIndex<'data> {
+    units: RefCell<HashMap<DieId, Functions>>,
+    /// By the module's number and the address.
+    known: RefCell<HashMap<(usize, u64), Option<Die<'data>>>>,
+    call_sites: RefCell<HashMap<DieId, Rc<CallSites>>>,
+    /// By the entry that means a function, and the function that asks.
+    definitions: RefCell<HashMap<(DieId, DieId), Option<Die<'data>>>>,
+}
+
+impl<'data> FunctionIndex<'data> {
     /// The innermost function at `at`, as the file states it.
-    pub(crate) fn find<'data>(
+    pub(crate) fn find(&self, module: &Rc<Module<'data>>, at: u64) -> Option<Die<'data>> {
+        let key = (module.index, at);
+        if let Some(known) = self.known.borrow().get(&key) {
+            return known.clone();
+        }
+        let found = module
+            .unit_at(at)
+            .and_then(|unit| self.find_in_unit(module, &unit, at));
+        let mut all = self.known.borrow_mut();
+        if all.len() >= ADDRESSES {
+            all.clear();
+        }
+        all.insert(key, found.clone());
+        found
+    }
+
+    fn find_in_unit(
         &self,
         module: &Rc<Module<'data>>,
         unit: &Rc<Unit<'data>>,
@@ -62,6 +95,98 @@ impl FunctionIndex {
         let least = holding.min_by_key(|(start, end, _)| end.saturating_sub(*start))?;
         module.die(unit, least.2)
     }
+
+    /// The call site in `function` that returns to `after`, also in blocks and inlined calls.
+    pub(crate) fn call_site(&self, function: &Die<'data>, after: u64) -> Option<Die<'data>> {
+        let sites = self.call_sites(function);
+        function
+            .module
+            .die(&function.unit, *sites.returning.get(&after)?)
+    }
+
+    /// The tail calls of `function`.
+    pub(crate) fn tail_calls(&self, function: &Die<'data>) -> Vec<Die<'data>> {
+        let sites = self.call_sites(function);
+        let die = |at: &UnitOffset| function.module.die(&function.unit, *at);
+        sites.tail.iter().filter_map(die).collect()
+    }
+
+    fn call_sites(&self, function: &Die<'data>) -> Rc<CallSites> {
+        let known = self.call_sites.borrow().get(&function.id()).cloned();
+        known.unwrap_or_else(|| {
+            let mut found = CallSites::default();
+            // What comes before an error is sound.
+            let _ = list_call_sites(function, &mut found);
+            let found = Rc::new(found);
+            let mut all = self.call_sites.borrow_mut();
+            all.insert(function.id(), Rc::clone(&found));
+            found
+        })
+    }
+
+    /// What `find` answers, or answered before for the same key.
+    pub(crate) fn remembered_definition(
+        &self,
+        key: (DieId, DieId),
+        find: impl FnOnce() -> Option<Die<'data>>,
+    ) -> Option<Die<'data>> {
+        if let Some(known) = self.definitions.borrow().get(&key) {
+            return known.clone();
+        }
+        let found = find();
+        let mut all = self.definitions.borrow_mut();
+        if all.len() >= ADDRESSES {
+            all.clear();
+        }
+        all.insert(key, found.clone());
+        found
+    }
+}
+
+fn list_call_sites(function: &Die<'_>, found: &mut CallSites) -> gimli::Result<()> {
+    let unit = function.unit.reference();
+    let entries_at = |at| function.unit.unit.entries_raw(Some(at));
+    let start = function.entry.offset();
+    let mut entries = entries_at(start)?;
+    let mut entry = DebuggingInformationEntry::null();
+    // The depth of an entry below which nothing is looked at.
+    let mut passed_over = None;
+    for _ in 0..SITES {
+        let (at, depth) = (entries.next_offset(), entries.next_depth());
+        if entries.is_empty() || (at != start && depth <= 0) {
+            break;
+        }
+        let Some(abbreviation) = entries.read_abbreviation()? else {
+            continue;
+        };
+        entries.skip_attributes(abbreviation.attributes())?;
+        if passed_over.is_some_and(|passed_over| depth > passed_over) {
+            continue;
+        }
+        passed_over = None;
+        match abbreviation.tag() {
+            gimli::DW_TAG_lexical_block | gimli::DW_TAG_inlined_subroutine => {}
+            gimli::DW_TAG_call_site | gimli::DW_TAG_GNU_call_site => {
+                entries_at(at)?.read_entry(&mut entry)?;
+                // GNU call sites of DWARF 4 give the return address as their own.
+                let returns = entry
+                    .attr_value(gimli::DW_AT_call_return_pc)
+                    .or_else(|| entry.attr_value(gimli::DW_AT_low_pc));
+                let is = |name| matches!(entry.attr_value(name), Some(AttributeValue::Flag(true)));
+                if is(gimli::DW_AT_call_tail_call) || is(gimli::DW_AT_GNU_tail_call) {
+                    found.tail.push(at);
+                } else if let Some(returns) = returns
+                    && let Ok(Some(returns)) = unit.attr_address(returns)
+                {
+                    found.returning.entry(returns).or_insert(at);
+                }
+                passed_over = Some(depth);
+            }
+            _ if at == start => {}
+            _ => passed_over = Some(depth),
+        }
+    }
+    Ok(())
 }
 
 fn list(unit: &Unit<'_>, found: &mut Vec<(u64, u64, UnitOffset)>) -> gimli::Result<()> {

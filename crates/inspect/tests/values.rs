@@ -241,6 +241,50 @@ int main(int argc, char **argv) { return outer(argc, 5) + (argv != 0); }
 }
 
 #[test]
+fn arguments_that_were_passed_through_a_tail_call_are_known() {
+    let source = r#"
+volatile int *volatile nowhere;
+__attribute__((noipa)) void sink(int *x) { __asm__ volatile("" : : "r"(x) : "memory"); }
+__attribute__((noinline, noclone)) static int last(int first, int second, int third) {
+    int gone = first * second + third;
+    sink(&gone);
+    *nowhere = gone;
+    return gone;
+}
+__attribute__((noinline, noclone)) static int middle(int first, int second) { return last(first, second, 3); }
+__attribute__((noinline, noclone)) static int other(int first) { return last(first, 8, 9); }
+__attribute__((noinline, noclone)) static int two_ways(int first) { return first > 2 ? last(first, 6, 6) : other(first); }
+int main(int argc, char **argv) {
+    if (argc > 5) return two_ways(argc) + (argv != 0);
+    return middle(argc, 42) + (argv != 0);
+}
+"#;
+    with_crash(&["gcc", "-O2"], "program.c", source, |inspector, frames| {
+        let (_, last) = function(inspector, frames, "last");
+        let known = |name| {
+            let variable = of(&last.arguments, name);
+            let at_entry = variable.value_at_entry.as_ref();
+            at_entry.unwrap_or(&variable.value).to_string()
+        };
+        assert_eq!(known("second"), "42");
+        assert_eq!(known("third"), "3");
+    });
+    // Through which function it came is not certain.
+    let source = source.replace("argc > 5", "argc < 5");
+    with_crash(
+        &["gcc", "-O2"],
+        "program.c",
+        &source,
+        |inspector, frames| {
+            let (_, last) = function(inspector, frames, "last");
+            let second = of(&last.arguments, "second");
+            assert_eq!(second.value, Value::Missing(Missing::OptimizedOut));
+            assert_eq!(second.value_at_entry, None);
+        },
+    );
+}
+
+#[test]
 fn containers_of_cpp_are_shown_by_what_they_hold() {
     let source = r#"
 #include <map>
@@ -250,7 +294,7 @@ fn containers_of_cpp_are_shown_by_what_they_hold() {
 #include <string>
 #include <unordered_map>
 #include <vector>
-struct Base { int id = 4; virtual ~Base() {} };
+struct Base { int id = 4; virtual ~Base() {} virtual int twice() const { return 2 * id; } };
 struct Derived : Base { std::string name = "derived"; int &ref; Derived(int &r) : ref(r) {} };
 volatile int *volatile nowhere;
 int main() {
@@ -265,7 +309,8 @@ int main() {
     std::unique_ptr<int> unique(new int(5)), nothing;
     auto shared = std::make_shared<std::string>("shared");
     std::optional<int> some = 4, none;
-    *nowhere = vector.size() + map.size() + table.size() + set.size() + *unique + shared->size() + *some + none.has_value() + text.size() + longer.size() + ref + derived.id + (nothing != nullptr);
+    int (Base::*method)() const = &Base::twice;
+    *nowhere = (derived.*method)() + vector.size() + map.size() + table.size() + set.size() + *unique + shared->size() + *some + none.has_value() + text.size() + longer.size() + ref + derived.id + (nothing != nullptr);
 }
 "#;
     with_crash(
@@ -286,6 +331,7 @@ int main() {
                     ("nothing", "std::unique_ptr()"),
                     ("some", "std::optional(4)"),
                     ("none", "std::optional()"),
+                    ("method", "&virtual Base::twice"),
                 ],
             );
             let text = |name| of(&main.locals, name).value.to_string();

@@ -1,7 +1,8 @@
 //! The order of dumps that were captured in the same second.
 //!
 //! Keys have whole seconds; manifests have nanoseconds. Only manifests of dumps that share a second with
-//! another one are read, and only so many: of a storm of thousands in one second, the order of keys remains.
+//! another dump are read, up to a limit: in a storm of thousands of dumps per second, the order of keys is
+//! used.
 
 use std::cmp::Reverse;
 
@@ -9,20 +10,20 @@ use jiff::Timestamp;
 
 use crate::{Catalog, DumpSummary, Query, StoreError};
 
-/// Manifests that are read to put the dumps of one second in order.
+/// Maximum manifests read to order dumps of the same second.
 const MAX_OF_A_SECOND: usize = 512;
 
 impl Catalog<'_> {
     /// The dump that was captured `nth` before the latest.
     ///
     /// # Errors
-    /// When the store cannot be listed.
+    /// If the store cannot be listed.
     pub(crate) fn nth_newest(&self, nth: usize) -> Result<Option<DumpSummary>, StoreError> {
         let query = Query {
             limit: nth.checked_add(1),
             ..Query::default()
         };
-        // All dumps of the days that were listed: the limit may lie within a second.
+        // All dumps of the listed days, because the limit may lie within a second.
         let mut dumps = self.collect(&query)?.sorted(&query);
         let Some(second) = dumps.get(nth).map(|dump| dump.captured_at) else {
             return Ok(None);
@@ -35,8 +36,8 @@ impl Catalog<'_> {
         Ok(dumps.into_iter().nth(nth))
     }
 
-    /// As [`find`](Self::find), with the dumps of one second in the order of their capture, if no more than
-    /// `most` manifests must be read for it.
+    /// Like [`find`](Self::find), with dumps of the same second in capture order, if that takes no more
+    /// than `most` manifests.
     ///
     /// # Errors
     /// As there.
@@ -53,7 +54,7 @@ impl Catalog<'_> {
             return Ok(dumps);
         }
         let limit = query.limit.unwrap_or(usize::MAX);
-        // The limit may lie within a second: all of it is put in order first.
+        // The limit may lie within a second, so all dumps of that second are sorted first.
         let last = limit.checked_sub(1).and_then(|last| dumps.get(last));
         if let Some(second) = last.map(|dump| dump.captured_at) {
             let end = dumps.partition_point(|dump| dump.captured_at >= second);
@@ -64,8 +65,8 @@ impl Catalog<'_> {
         Ok(dumps)
     }
 
-    /// Orders dumps of one second, in a list that is newest first, by their nanoseconds, if no more than
-    /// `most` manifests must be read for it; whether they are all in order now.
+    /// Sorts dumps of the same second by their nanoseconds, newest first, if that takes no more than
+    /// `most` manifests. Returns whether all are in order now.
     pub fn sort_equal_seconds(&self, dumps: &mut [DumpSummary], most: usize) -> bool {
         let same = |a: &DumpSummary, b: &DumpSummary| a.captured_at == b.captured_at;
         let shared = dumps.chunk_by(same).filter(|equal| equal.len() > 1);
@@ -78,7 +79,7 @@ impl Catalog<'_> {
         true
     }
 
-    /// A manifest that cannot be read counts as the start of its second.
+    /// A dump whose manifest cannot be read counts as captured at the start of its second.
     fn sort_second(&self, equal: &mut [DumpSummary]) {
         if !(2..=MAX_OF_A_SECOND).contains(&equal.len()) {
             return;

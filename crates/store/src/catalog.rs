@@ -1,9 +1,9 @@
 //! Answers which dumps a store holds, from its keys.
 //!
-//! Our dumps stand under `dumps/<day>/`, so a time narrows the listing to days, and the newest are
-//! found without the older ones. IBM's agent writes to the root of the bucket, or to folders of its own template.
-//! Names begin with random ids: those have to be listed
-//! wholly, but never what is under `dumps/`.
+//! Our dumps are stored under `dumps/<day>/`, so a time range limits the listing to some days, and the newest
+//! dumps are found without listing older ones. IBM's agent writes to the root of the bucket, or to folders of its
+//! own template. Its names begin with random ids, so these objects must be listed completely, but never those
+//! under `dumps/`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -23,18 +23,18 @@ use crate::{
 
 /// No manifest is larger.
 const MAX_MANIFEST: u64 = 64 << 20;
-/// How many candidates an ambiguous reference names.
+/// Maximum candidates named for an ambiguous reference.
 const MAX_CANDIDATES: usize = 10;
-/// Manifests that are read at once.
+/// Number of manifests read in parallel.
 const PARALLEL: usize = 16;
 /// Number of manifests whose listing entries are cached.
 const MAX_REMEMBERED: usize = 4096;
 /// Where our dumps stand.
 pub(crate) const DUMPS: &str = "dumps/";
-/// Folders that hold no bundles of others.
+/// Folders that hold no dumps of other agents.
 pub(crate) const OURS: [&str; 4] = [DUMPS, "drops/", FIRST_SEEN, MODULES];
 
-/// Whether this is in a folder of ours that holds no dumps, whatever its name looks like.
+/// Whether the key is in one of our folders that hold no dumps, whatever its name looks like.
 pub(crate) fn holds_no_dumps(key: &str) -> bool {
     let mut folders = OURS.iter().filter(|folder| **folder != DUMPS);
     folders.any(|folder| key.starts_with(folder))
@@ -44,11 +44,12 @@ pub(crate) fn holds_no_dumps(key: &str) -> bool {
 pub struct Catalog<'s> {
     store: &'s dyn Store,
     cache: Option<ManifestCache>,
-    /// What the last listing said of the manifests of a small selection: they need not be asked for.
+    /// The manifests of a small selection, as described by the last listing, to save requests for
+    /// them.
     listed: Mutex<HashMap<ObjectKey, ObjectStat>>,
 }
 
-/// Bundles that were listed, and manifests: only with both is a dump of ours there.
+/// Listed bundles and manifests: a dump of ours exists only if both do.
 #[derive(Default)]
 pub(crate) struct Found {
     bundles: BTreeMap<ObjectKey, DumpSummary>,
@@ -66,7 +67,7 @@ impl Found {
             if summary.captured_at == Timestamp::UNIX_EPOCH
                 && let Some(written) = object.modified
             {
-                // The name has no time: soon after the crash it was written.
+                // The name has no time; the object was written soon after the crash.
                 summary.captured_at = written;
             }
             if summary.legacy {
@@ -81,12 +82,12 @@ impl Found {
         }
     }
 
-    /// All that were listed, committed or not.
+    /// All listed dumps, committed or not.
     pub(crate) fn bundles(&self) -> impl Iterator<Item = &DumpSummary> {
         self.bundles.values()
     }
 
-    /// Those whose names do not say for sure what they hold.
+    /// Dumps whose names do not determine the contents.
     fn uncertain(&self) -> impl Iterator<Item = &DumpSummary> {
         self.bundles.values().filter(|dump| !dump.is_certain())
     }
@@ -94,7 +95,7 @@ impl Found {
     /// Newest first.
     pub(crate) fn sorted(&self, query: &Query) -> Vec<DumpSummary> {
         let mut dumps: Vec<_> = self.matching(query).cloned().collect();
-        // Equal seconds keep an order that does not change from run to run.
+        // Dumps of the same second always have the same order.
         dumps.sort_by(|a, b| (b.captured_at, &b.key).cmp(&(a.captured_at, &a.key)));
         dumps
     }
@@ -125,7 +126,7 @@ impl<'s> Catalog<'s> {
         self.store
     }
 
-    /// Keeps the manifests that it reads.
+    /// Caches the manifests that it reads.
     #[must_use]
     pub fn with_cache(self, cache: ManifestCache) -> Self {
         Self {
@@ -134,17 +135,17 @@ impl<'s> Catalog<'s> {
         }
     }
 
-    /// Dumps that match, newest first. A bundle without its manifest beside it is not a dump yet,
+    /// The matching dumps, newest first. A bundle without its manifest beside it is not a dump yet,
     /// unless IBM's agent wrote it.
     ///
     /// # Errors
-    /// When the store cannot be listed, or a manifest that the query needs cannot be read.
+    /// If the store cannot be listed, or a manifest that the query needs cannot be read.
     pub fn find(&self, query: &Query) -> Result<Vec<DumpSummary>, StoreError> {
         let found = self.collect(query)?;
         self.select(query, &found)
     }
 
-    /// Lists what the query may ask for.
+    /// Lists all keys that the query may match.
     pub(crate) fn collect(&self, query: &Query) -> Result<Found, StoreError> {
         let narrowed = query.since.is_some() || query.until.is_some() || query.limit.is_some();
         let mut found = Found::default();
@@ -165,7 +166,8 @@ impl<'s> Catalog<'s> {
         Ok(found)
     }
 
-    /// Replaces what was guessed from the names of zips by what they hold. One that cannot be read keeps its guess.
+    /// Replaces guesses from the names of zips by facts from their contents. If a zip cannot be read, the guess
+    /// remains.
     fn read_uncertain(&self, found: &mut Found) {
         let mut dumps: Vec<_> = found.uncertain().cloned().collect();
         if dumps.is_empty() {
@@ -182,7 +184,7 @@ impl<'s> Catalog<'s> {
         }
     }
 
-    /// As `read_uncertain`, of some dumps.
+    /// Like `read_uncertain`, for some dumps.
     pub(crate) fn refine(&self, dumps: &mut [DumpSummary]) {
         let is_uncertain = |dump: &&mut DumpSummary| !dump.is_certain();
         let mut uncertain: Vec<_> = dumps.iter_mut().filter(is_uncertain).collect();
@@ -194,7 +196,8 @@ impl<'s> Catalog<'s> {
         }
     }
 
-    /// Remembers what the listing said of the manifests of these dumps. Only a cache needs to distinguish versions.
+    /// Records how the listing described the manifests of these dumps. Only a cache needs this to distinguish
+    /// versions.
     fn remember(&self, found: &Found, dumps: &[DumpSummary]) {
         if self.cache.is_none() || dumps.len() > MAX_REMEMBERED {
             return;
@@ -214,7 +217,7 @@ impl<'s> Catalog<'s> {
         self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What matches of it, newest first; reads manifests if the query needs them.
+    /// The matching dumps of a listing, newest first; reads manifests if the query needs them.
     pub(crate) fn select(
         &self,
         query: &Query,
@@ -271,7 +274,8 @@ impl<'s> Catalog<'s> {
         })
     }
 
-    /// Everything that may be of others: what is under folders of ours is no dump, or found by its day.
+    /// Lists everything that other agents may have written. Our own folders are skipped: their objects
+    /// are either not dumps, or found by their day.
     fn list_elsewhere(&self, found: &mut Found) -> Result<(), StoreError> {
         let mut folders = Vec::new();
         self.store.list(&Listing::level(""), &mut |listed| {
@@ -288,11 +292,11 @@ impl<'s> Catalog<'s> {
         Ok(())
     }
 
-    /// From `since` to `until`, in one go.
+    /// Lists from `since` to `until` in one pass.
     fn list_days(&self, query: &Query, found: &mut Found) -> Result<(), StoreError> {
-        // Keys of this very second come after this one, which none has.
+        // Keys of this second sort after this string, which is not a key.
         let first = query.since.map(second);
-        // `[` comes after the `Z` of the last second.
+        // `[` sorts after the `Z` of the last second.
         let last = query
             .until
             .map(|until| second(until).trim_end_matches('Z').to_owned() + "[");
@@ -313,7 +317,7 @@ impl<'s> Catalog<'s> {
         })
     }
 
-    /// Day by day, the newest first, until so many match.
+    /// Lists day by day, newest first, until enough dumps match.
     fn list_newest(
         &self,
         query: &Query,
@@ -339,7 +343,7 @@ impl<'s> Catalog<'s> {
                 continue;
             }
             self.list(&Listing::all(day), found)?;
-            // What is elsewhere may be newer or older than this day.
+            // Dumps in other folders may be newer or older than this day.
             let newer = found.matching(query).filter(|dump| {
                 let captured = date(dump.captured_at);
                 captured.as_str() >= name && query.is_certain_of(dump)
@@ -351,7 +355,7 @@ impl<'s> Catalog<'s> {
         Ok(())
     }
 
-    /// The manifests of these dumps, in their order; several are read at once.
+    /// The manifests of these dumps, in their order; several are read in parallel.
     pub fn manifests(&self, dumps: &[DumpSummary]) -> Vec<Result<Manifest, StoreError>> {
         let next = AtomicUsize::new(0);
         let found: Vec<_> = dumps.iter().map(|_| Mutex::new(None)).collect();
@@ -383,11 +387,11 @@ impl<'s> Catalog<'s> {
             .collect()
     }
 
-    /// The dump that `reference` means: an id, a prefix of one, `latest`, or `@N`, the N-th before the latest;
+    /// The dump that `reference` means: an id, a prefix of one, `latest`, or `@N`, the N-th before the latest.
     /// `~N` means the same, but bash and zsh may expand it.
     ///
     /// # Errors
-    /// When there is none, when there are several, or when the store fails.
+    /// If there is none, if there are several, or if the store fails.
     pub fn resolve(&self, reference: &str) -> Result<DumpSummary, ResolveError> {
         let not_found = || ResolveError::NotFound {
             reference: reference.to_owned(),
@@ -408,7 +412,7 @@ impl<'s> Catalog<'s> {
             .filter(|dump| wanted.matches(&dump.id))
             .collect();
         if wanted.is_complete() {
-            // No dump has two ids: copies of one dump are the same dump.
+            // Copies of one dump have the same id and are the same dump.
             matching.truncate(1);
         }
         if matching.len() > 1 {
@@ -423,15 +427,15 @@ impl<'s> Catalog<'s> {
         matching.pop().ok_or_else(not_found)
     }
 
-    /// Whether a dump's bundle is still there.
+    /// Whether a dump's bundle still exists.
     pub(crate) fn has_bundle(&self, dump: &DumpSummary) -> Result<bool, StoreError> {
         Ok(self.store.stat(&dump.key)?.is_some())
     }
 
-    /// The manifest that lies beside the bundle of `dump`; `None` where there is none, as with IBM's zips.
+    /// The manifest beside the bundle of `dump`; `None` if there is none, as with IBM's zips.
     ///
     /// # Errors
-    /// When it is damaged, or the store fails.
+    /// If it is damaged, or the store fails.
     pub fn manifest_beside(&self, dump: &DumpSummary) -> Result<Option<Manifest>, StoreError> {
         if dump.legacy || dump.key.manifest().is_none() {
             return Ok(None);
@@ -445,7 +449,7 @@ impl<'s> Catalog<'s> {
     /// The manifest of a dump; made from IBM's files for a legacy zip.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// If it cannot be read.
     pub fn manifest(&self, dump: &DumpSummary) -> Result<Manifest, StoreError> {
         let Some(key) = dump.key.manifest().filter(|_| !dump.legacy) else {
             return self.manifest_of_zip(dump);
@@ -465,7 +469,7 @@ impl<'s> Catalog<'s> {
         self.manifest_as(&key, &stat)
     }
 
-    /// The manifest that is made from a zip of IBM's agent. With a cache, a zip is read once.
+    /// The manifest that is made from a zip of IBM's agent. With a cache, each zip is read once.
     fn manifest_of_zip(&self, dump: &DumpSummary) -> Result<Manifest, StoreError> {
         let place = self.store.describe();
         let listed = self.listed().remove(&dump.key);
@@ -490,7 +494,7 @@ impl<'s> Catalog<'s> {
         Ok(manifest)
     }
 
-    /// The manifest's object as `stat` describes it.
+    /// The manifest's object as described by `stat`.
     fn manifest_as(&self, key: &ObjectKey, stat: &ObjectStat) -> Result<Manifest, StoreError> {
         let place = self.store.describe();
         let cached = self.cache.as_ref().zip(stat.etag.as_deref());
@@ -516,7 +520,7 @@ impl<'s> Catalog<'s> {
     }
 }
 
-/// How keys of this second begin: `dumps/2026-01-31/123456Z`.
+/// The prefix of keys of this second: `dumps/2026-01-31/123456Z`.
 pub(crate) fn second(time: Timestamp) -> String {
     let at = TimeZone::UTC.to_datetime(time);
     let (date, hour, minute, second) = (at.date(), at.hour(), at.minute(), at.second());

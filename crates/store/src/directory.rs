@@ -1,10 +1,10 @@
 //! A store in a directory: the same layout as in a bucket, so that `rsync` and `aws s3 sync` move
 //! dumps between them.
 //!
-//! An object is written under a hidden name beside its final one, brought to disk, and renamed
-//! without replacing anything. A crash at any point leaves the object or a hidden file, never half
-//! an object. Everything is opened beneath the root's descriptor: a link in the store cannot lead
-//! out of it.
+//! An object is written under a hidden name beside its final one, synced, and renamed without
+//! replacing anything. A crash at any point leaves either the complete object or a hidden file. All
+//! files are opened relative to the root's descriptor, so a link in the store cannot lead out of
+//! it.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -26,7 +26,7 @@ use crate::{
 /// Cores hold secrets.
 const DIRECTORY_MODE: Mode = Mode::RWXU;
 
-/// Deepest directory that is listed.
+/// Maximum depth of the listing.
 const DEEPEST: usize = 32;
 
 /// A store in a directory.
@@ -36,8 +36,8 @@ pub struct DirectoryStore {
     root: OwnedFd,
 }
 
-/// What the file system says of an object. A file that was replaced is another inode, one that was
-/// written to has another time or size.
+/// The file system's facts about an object. A replaced file has another inode; a modified one has
+/// another time or size.
 fn stat_of(stat: &rustix::fs::Stat) -> ObjectStat {
     let (seconds, nanoseconds) = (stat.st_mtime, stat.st_mtime_nsec);
     let size = u64::try_from(stat.st_size).unwrap_or_default();
@@ -57,10 +57,10 @@ fn failed(path: impl Into<String>, error: impl Into<io::Error>) -> StoreError {
 }
 
 impl DirectoryStore {
-    /// Opens a directory that is there.
+    /// Opens an existing directory.
     ///
     /// # Errors
-    /// When it is not, or is no directory, or may not be read.
+    /// If it does not exist, is not a directory, or is not readable.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -72,8 +72,8 @@ impl DirectoryStore {
         })
     }
 
-    /// Whether [`create`](Self::create) could make the directory. Makes and removes one of another name beside it,
-    /// since permissions alone do not say what a file system takes.
+    /// Whether [`create`](Self::create) could create the directory. Creates and removes a directory of another
+    /// name beside it, because permissions alone do not show what a file system accepts.
     ///
     /// # Errors
     /// As `create`.
@@ -86,7 +86,7 @@ impl DirectoryStore {
         let made = fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe));
         let shown = path.display().to_string();
         made.map_err(|source| match source.kind() {
-            // A pseudo file system says so of everything.
+            // A pseudo file system reports this for every name.
             io::ErrorKind::NotFound => StoreError::Io {
                 path: shown,
                 source,
@@ -98,10 +98,11 @@ impl DirectoryStore {
         })
     }
 
-    /// Opens a directory, and makes it and those above it if need be: only its owner gets in.
+    /// Opens a directory, and creates it and its parents if necessary, accessible only to the
+    /// owner.
     ///
     /// # Errors
-    /// When it cannot be made or opened.
+    /// If it cannot be created or opened.
     pub fn create(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         use std::os::unix::fs::DirBuilderExt;
         let path = path.as_ref();
@@ -113,7 +114,7 @@ impl DirectoryStore {
         Self::open(path)
     }
 
-    /// Opens what is at `name`, without leaving the root.
+    /// Opens the file `name`, without leaving the root.
     fn open_beneath(&self, name: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
@@ -126,7 +127,7 @@ impl DirectoryStore {
         }
     }
 
-    /// The directory that holds `key`, made if need be, and the key's last part.
+    /// The directory that contains `key`, created if necessary, and the last part of the key.
     fn parent_of<'k>(&self, key: &'k ObjectKey) -> io::Result<(OwnedFd, &'k str)> {
         let (above, name) = key.as_str().rsplit_once('/').unwrap_or((".", key.as_str()));
         let mut at = self.open_beneath(".", OFlags::RDONLY | OFlags::DIRECTORY)?;
@@ -159,7 +160,7 @@ impl DirectoryStore {
         Ok(metadata.is_file().then_some(file))
     }
 
-    /// Checks that the directory that was opened is still at its path: a deleted one would look empty.
+    /// Checks that the open directory still has its path: a deleted one would look empty.
     fn check_root(&self) -> Result<(), StoreError> {
         let shown = || self.path.display().to_string();
         let open = rustix::fs::fstat(&self.root).map_err(|error| failed(shown(), error))?;
@@ -202,7 +203,7 @@ impl DirectoryStore {
         let mut found = Vec::with_capacity(names.len());
         for name in names {
             let path = format!("{above}{name}");
-            // Links are not followed here: a link to a directory above would never end.
+            // Links are not followed: a link to a parent directory would cause an endless loop.
             let stat = match rustix::fs::statat(directory, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)
             {
                 Ok(stat) => stat,
@@ -216,20 +217,20 @@ impl DirectoryStore {
                 _ => {}
             }
         }
-        // The order of keys is that of bytes: `a-b` comes before `a/b`, as in a bucket.
+        // Keys sort by bytes, as in a bucket: `a-b` comes before `a/b`.
         found.sort_by(|a, b| a.0.cmp(&b.0));
         for (path, name, stat) in found {
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => {
                     let inside = path;
                     let wanted = inside.starts_with(under) || under.starts_with(&inside);
-                    // All that is in it comes before what begins with it.
+                    // Everything in it sorts before the start key.
                     let is_over = after > inside.as_str() && !after.starts_with(&inside);
                     if !wanted || is_over || depth >= DEEPEST {
                         continue;
                     }
                     if listing.depth == Depth::Level && inside.len() > under.len() {
-                        // Both are beginnings of the same keys: one that lies in it hides nothing.
+                        // Both are prefixes of the same keys, so a key inside it is not skipped.
                         if visit(Listed::Prefix(inside)).is_break() {
                             return Ok(ControlFlow::Break(()));
                         }
@@ -250,7 +251,7 @@ impl DirectoryStore {
                     }
                 }
                 _ if path.starts_with(under) && path.as_str() > after => {
-                    // A file with a name that we would not write is foreign.
+                    // A file whose name we would not write is foreign.
                     let Ok(key) = ObjectKey::parse(&path) else {
                         continue;
                     };
@@ -284,7 +285,7 @@ impl Store for DirectoryStore {
 
     fn check(&self) -> Result<(), StoreError> {
         let shown = self.path.display().to_string();
-        // Open as it is, it may have been removed, or its file system remounted read-only.
+        // The open directory may have been removed, or its file system remounted read-only.
         fs::metadata(&self.path).map_err(|error| failed(shown.as_str(), error))?;
         rustix::fs::access(&self.path, rustix::fs::Access::WRITE_OK)
             .map_err(|error| failed(shown.as_str(), error))
@@ -297,7 +298,7 @@ impl Store for DirectoryStore {
         sweep_drafts(&directory);
         let (mut draft, file) = Draft::create(&directory).map_err(failed_here)?;
         let mut out = DigestWriter::new(file);
-        // One byte more than announced is enough to know.
+        // One byte more than announced shows that the body is too long.
         let mut body = body.take(len.saturating_add(1));
         let mut buffer = vec![0; 256 << 10];
         loop {
@@ -359,7 +360,7 @@ impl Store for DirectoryStore {
         };
         let file = self.open_object(key)?.ok_or_else(not_found)?;
         let found = rustix::fs::fstat(&file).map_err(|error| failed(key.as_str(), error))?;
-        // Objects are replaced by renames: the open file stays what it is from here on.
+        // Objects are replaced by renames, so the open file never changes.
         if stat.etag.is_some() && stat_of(&found).etag != stat.etag {
             return Err(StoreError::Changed {
                 key: key.to_string(),

@@ -1,8 +1,7 @@
-//! A file of a directory store before it has its name.
+//! A file of a directory store before it gets its final name.
 //!
-//! Drafts are hidden and locked by who writes them. A draft without a lock was left by a process that was killed;
-//! the next `put` into the same directory deletes it, so that retries of a big upload do
-//! not fill the disk.
+//! Drafts are hidden, and their writers lock them. A draft without a lock is from a killed process; the next
+//! `put` into the same directory deletes it, so that retries of a big upload do not fill the disk.
 
 use std::fs::File;
 use std::io;
@@ -18,10 +17,10 @@ const PREFIX: &str = ".put-";
 /// Cores hold secrets.
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
-/// A younger draft may have been made a moment ago, and not be locked yet.
+/// A younger draft may be new and not locked yet.
 const SETTLED: Duration = Duration::from_secs(60);
 
-/// Deletes drafts of processes that have ended. Best effort: they are invisible anyway.
+/// Deletes drafts of processes that have ended. Best effort, because drafts are invisible.
 pub(crate) fn sweep_drafts(directory: &OwnedFd) {
     let Ok(items) = rustix::fs::Dir::read_from(directory) else {
         return;
@@ -50,7 +49,7 @@ fn is_abandoned(directory: &OwnedFd, name: &str) -> io::Result<bool> {
     Ok(settled && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok())
 }
 
-/// A file without its final name; removed unless it gets it.
+/// A file without its final name; removed unless it gets one.
 pub(crate) struct Draft<'d> {
     directory: &'d OwnedFd,
     name: String,
@@ -66,7 +65,7 @@ impl Drop for Draft<'_> {
 }
 
 impl<'d> Draft<'d> {
-    /// Makes a file that only this process writes, and holds its lock while it is open.
+    /// Creates a file that only this process writes, and locks it while it is open.
     pub(crate) fn create(directory: &'d OwnedFd) -> io::Result<(Self, File)> {
         let name = format!("{PREFIX}{}", DumpId::random());
         let flags =
@@ -81,7 +80,7 @@ impl<'d> Draft<'d> {
         Ok((draft, File::from(file)))
     }
 
-    /// Gives the file its name; `false` where there is something of this name.
+    /// Gives the file its name; `false` if the name exists already.
     pub(crate) fn publish(&mut self, name: &str) -> rustix::io::Result<bool> {
         use rustix::io::Errno;
         let (at, draft) = (self.directory.as_fd(), self.name.as_str());
@@ -110,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_drafts_that_nobody_writes_are_swept() {
+    fn sweep_deletes_only_unlocked_drafts() {
         let dir = tempfile::tempdir().unwrap();
         let handle = OwnedFd::from(File::open(dir.path()).unwrap());
         let hour_ago = SystemTime::now() - Duration::from_secs(3600);

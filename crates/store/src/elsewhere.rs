@@ -1,7 +1,7 @@
-//! Finds dumps beside a store that has none: a misspelt prefix or directory looks like an empty store.
+//! Finds dumps near a store that has none: a misspelt prefix or directory looks like an empty store.
 //!
-//! The search is bounded: it lists single levels, one page each, and no more than [`LISTINGS`] of them. What
-//! may not be listed is skipped, so that credentials for one prefix only cost a hint.
+//! The search is limited: it lists single levels, one page each, a maximum of [`LISTINGS`] of them. Levels
+//! that cannot be listed are skipped, so with credentials for one prefix only the hint is missing.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
@@ -11,14 +11,15 @@ use crate::catalog::{DUMPS, OURS};
 use crate::similar::distance;
 use crate::{DirectoryStore, DumpSummary, Listed, Listing, Store, StoreError, StoreUrl};
 
-/// Requests that a search may cost.
+/// Maximum number of requests of a search.
 const LISTINGS: usize = 24;
-/// Levels below the place where a search starts.
+/// Number of levels below the start of a search.
 const DEPTH: usize = 3;
-/// Stores that are enough to show.
+/// Maximum number of stores shown.
 const ENOUGH: usize = 3;
 
-/// Stores with dumps in the bucket of `url`, or near its directory; none if the search is not allowed.
+/// Stores with dumps in the bucket of `url`, or near its directory; empty if the search is not
+/// permitted.
 #[must_use]
 pub fn find_elsewhere(url: &StoreUrl) -> Vec<StoreUrl> {
     match url {
@@ -47,8 +48,8 @@ pub fn find_elsewhere(url: &StoreUrl) -> Vec<StoreUrl> {
     }
 }
 
-/// Searches from the nearest directory above that exists; if more than the last part of the path is missing, also
-/// from the one above it. The root of the file system is near nothing.
+/// Searches from the nearest existing parent directory; if more than the last part of the path is missing, also
+/// from its parent. The root of the file system is never searched.
 fn near_directory(path: &Path) -> Vec<StoreUrl> {
     let Ok(path) = std::path::absolute(path) else {
         return Vec::new();
@@ -97,7 +98,7 @@ impl<'s> Search<'s> {
         }
     }
 
-    /// Prefixes of stores with dumps: those nearest to the wanted prefix, from its own level up to the root.
+    /// Prefixes of stores with dumps: nearest to the wanted prefix first, from its own level up to the root.
     fn run(mut self) -> Vec<String> {
         for parts in (0..=self.wanted.len()).rev() {
             let start = self.wanted.get(..parts).unwrap_or_default();
@@ -127,7 +128,7 @@ impl<'s> Search<'s> {
         }
     }
 
-    /// Whether the level is a store with dumps, and the levels below it, the most similar names first.
+    /// Whether the level is a store with dumps, and its sub-levels, the most similar names first.
     fn level(&mut self, prefix: &str) -> Result<(bool, Vec<String>), StoreError> {
         let mut below = Vec::new();
         let mut has_dumps = false;
@@ -141,7 +142,7 @@ impl<'s> Search<'s> {
                 }
                 ControlFlow::Continue(())
             }
-            // Zips of another agent have names that say so.
+            // Zips of another agent are recognized by their names.
             Listed::Object(object) => {
                 has_dumps =
                     DumpSummary::from_key(&object.key).is_some_and(|dump| dump.is_certain());
@@ -203,7 +204,7 @@ mod tests {
         fs::write(path, "zip").unwrap();
     }
 
-    /// What is found for `store` beneath `root`, as paths in it.
+    /// The results for `store` beneath `root`, as relative paths.
     fn near(root: &Path, store: &str) -> Vec<String> {
         find_elsewhere(&StoreUrl::Directory(root.join(store)))
             .iter()

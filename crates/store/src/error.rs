@@ -1,4 +1,4 @@
-//! What goes wrong with stores.
+//! Errors of stores.
 
 use std::borrow::Cow;
 use std::io;
@@ -7,7 +7,7 @@ use cdh_bundle::BundleError;
 
 use crate::DumpSummary;
 
-/// Why a store did not do what it was asked.
+/// Why an operation of a store failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -23,7 +23,7 @@ pub enum StoreError {
         /// The path.
         path: String,
     },
-    /// The directory that was opened is no longer at its path.
+    /// The open directory is no longer at its path.
     #[error("the store was deleted or replaced while it was open: {path}")]
     Removed {
         /// The path.
@@ -48,7 +48,7 @@ pub enum StoreError {
     Denied {
         /// What was refused.
         path: String,
-        /// The server's words, escaped; `None` if the file system refused.
+        /// The server's message, escaped; `None` if the file system refused.
         said: Option<String>,
     },
     /// No source of the chain has credentials.
@@ -59,17 +59,17 @@ pub enum StoreError {
         /// What was tried.
         problem: String,
     },
-    /// A profile was named that the AWS files do not have.
+    /// The named profile is not in the AWS files.
     #[error("profile `{name}` does not exist in {}", files.join(" or "))]
     NoProfile {
         /// The profile.
         name: String,
         /// The files that were read.
         files: Vec<String>,
-        /// The profiles that they have.
+        /// The existing profiles.
         known: Vec<String>,
     },
-    /// The bucket is elsewhere, or no region is known.
+    /// The bucket is in another region, or no region is known.
     #[error("wrong region for {place}: {said}")]
     Region {
         /// Which store.
@@ -103,16 +103,16 @@ pub enum StoreError {
         /// The server's words, escaped.
         said: String,
     },
-    /// The caller wants to stop; progress is saved.
+    /// The caller requested a stop; progress is saved.
     #[error("interrupted")]
     Stopped,
-    /// The server no longer knows an upload that had begun: the next attempt starts over.
+    /// The server no longer knows an upload in progress: the next attempt starts over.
     #[error("the server has lost the upload of {key}")]
     UploadLost {
         /// Which key.
         key: String,
     },
-    /// It cannot be reached now.
+    /// It is currently unreachable.
     #[error("cannot reach {place}: {problem}")]
     Unreachable {
         /// Which store.
@@ -126,7 +126,7 @@ pub enum StoreError {
         /// What.
         what: String,
     },
-    /// The key already has other content.
+    /// The key exists with other content.
     #[error("{key} already exists with other content")]
     Conflict {
         /// Which key.
@@ -138,7 +138,7 @@ pub enum StoreError {
         /// Which key.
         key: String,
     },
-    /// The body ended early or went on.
+    /// The body is shorter or longer than announced.
     #[error("{key}: expected {expected} bytes, got {found}")]
     Length {
         /// Which key.
@@ -148,7 +148,7 @@ pub enum StoreError {
         /// Came.
         found: u64,
     },
-    /// A key that would leave the store.
+    /// A key that would lead out of the store.
     #[error("invalid object key `{text}`: {problem}")]
     Key {
         /// What was given.
@@ -156,7 +156,7 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// A URL or an option that describes no store.
+    /// A URL or an option that does not describe a store.
     #[error("invalid store `{text}`: {problem}")]
     Url {
         /// What was given.
@@ -171,12 +171,12 @@ pub enum StoreError {
         text: String,
         /// The option's name.
         option: String,
-        /// The option that may be meant.
+        /// The known option with the most similar name.
         similar: Option<&'static str>,
-        /// All options that there are.
+        /// All valid options.
         known: &'static [&'static str],
     },
-    /// A manifest or bundle in the store is broken.
+    /// A manifest or bundle in the store is damaged.
     #[error("cannot read {key}")]
     Bundle {
         /// Which key.
@@ -196,41 +196,41 @@ pub enum StoreError {
     },
 }
 
-/// Why an endpoint cannot be the S3 server that a store's URL describes. Another attempt does not help.
+/// Why an endpoint cannot be the S3 server that a store's URL describes. A retry does not help.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EndpointProblem {
-    /// `https://` was asked of a server without TLS.
+    /// An `https://` request was sent to a server without TLS.
     #[error("the server does not use TLS")]
     PlainHttp,
-    /// `http://` was asked of a server with TLS.
+    /// An `http://` request was sent to a server with TLS.
     #[error("the server expects TLS")]
     Tls,
     /// The certificate was issued by an authority that is not trusted.
     #[error("the server's certificate is not trusted: {said}")]
     Untrusted {
-        /// What the TLS library says.
+        /// The TLS library's message.
         said: String,
     },
-    /// The certificate is trusted, but not valid here and now.
+    /// The certificate is trusted, but not valid for this host or at this time.
     #[error("the server's certificate is not valid: {said}")]
     Certificate {
-        /// What the TLS library says.
+        /// The TLS library's message.
         said: String,
     },
-    /// The server sends its clients to another one.
+    /// The server redirects its clients to another one.
     #[error("the server redirects to {to}")]
     Redirect {
-        /// Scheme and host of the other one, escaped.
+        /// Scheme and host of the other server, escaped.
         to: String,
     },
-    /// The proxy wants to know who asks.
+    /// The proxy requires a login.
     #[error("the proxy requires a login")]
     ProxyLogin,
-    /// The answer is not one of an S3 server.
+    /// The answer is not that of an S3 server.
     #[error("the answer does not come from an S3 server: {said}")]
     NotS3 {
-        /// Status and kind of the answer.
+        /// Status and content type of the answer.
         said: String,
     },
 }
@@ -263,7 +263,7 @@ impl EndpointProblem {
 }
 
 impl StoreError {
-    /// Sorts an error of the operating system about `path`; one of a store inside it comes out again.
+    /// Converts an operating system error about `path`; returns a contained store error unchanged.
     pub(crate) fn from_io(path: impl Into<String>, source: io::Error) -> Self {
         let source = match source.downcast::<Self>() {
             Ok(error) => return error,
@@ -283,15 +283,15 @@ fn after_colon(text: Option<&str>) -> String {
     text.map(|text| format!(": {text}")).unwrap_or_default()
 }
 
-/// What [`StoreError::Unreachable`] says if nothing listens on the port.
+/// The text of [`StoreError::Unreachable`] if nothing listens on the port.
 pub(crate) const CONNECTION_REFUSED: &str = "connection refused";
-/// What it says if the host name has no address.
+/// Its text if the host name has no address.
 pub(crate) const UNKNOWN_HOST: &str = "the host name cannot be resolved";
-/// What it says if no answer arrives in time.
+/// Its text if no answer arrives in time.
 pub(crate) const TIMED_OUT: &str = "no answer in time";
 
 impl StoreError {
-    /// What to do about it, if that is known: imperative and runnable.
+    /// How to fix it, if known: imperative and runnable.
     #[must_use]
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         let fixed = match self {
@@ -320,7 +320,7 @@ impl StoreError {
             Self::Credentials { said, .. } if is_expired(said) => {
                 "renew them: `aws sso login`, or new values of AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
             }
-            // A server that is not Amazon's has no STS.
+            // Only Amazon's servers have an STS.
             Self::Credentials { place, .. } if endpoint(place).is_some() => {
                 let at = endpoint_flag(place);
                 let hint = format!(
@@ -382,8 +382,8 @@ fn endpoint(place: &str) -> Option<&str> {
     place.split_once(" at ").map(|(_, endpoint)| endpoint)
 }
 
-/// What commands of the AWS CLI need to reach the same server: ` --endpoint-url https://host`. An endpoint that
-/// a shell would not read as one word is not shown.
+/// The option for the AWS CLI to reach the same server: ` --endpoint-url https://host`. An endpoint that a
+/// shell would split or interpret is not shown.
 fn endpoint_flag(place: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]@%+".contains(c);
     match endpoint(place) {
@@ -393,7 +393,7 @@ fn endpoint_flag(place: &str) -> String {
     }
 }
 
-/// Whether a store's description names an endpoint with a path.
+/// Whether the endpoint in a store's description has a path.
 fn has_endpoint_path(place: &str) -> bool {
     let host = endpoint(place).and_then(|endpoint| endpoint.split_once("://"));
     host.is_some_and(|(_, host)| host.trim_end_matches('/').contains('/'))
@@ -405,7 +405,7 @@ fn is_expired(said: &str) -> bool {
         .any(|code| said.starts_with(code))
 }
 
-/// Why a reference means no dump.
+/// Why a reference does not identify a dump.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResolveError {
@@ -422,7 +422,7 @@ pub enum ResolveError {
         reference: String,
         /// How many there are.
         count: usize,
-        /// A maximum of ten of them, newest first.
+        /// A maximum of ten candidates, newest first.
         candidates: Vec<DumpSummary>,
     },
     /// The store failed.
@@ -430,17 +430,17 @@ pub enum ResolveError {
     Store(#[from] StoreError),
 }
 
-/// Why a bundle did not reach a store.
+/// Why a bundle was not stored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShipError {
-    /// The store failed: worth another try.
+    /// The store failed; a retry may help.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The spool entry is broken.
+    /// The spool entry is damaged.
     #[error("cannot build the bundle")]
     Bundle(#[from] BundleError),
-    /// What is in the store is not what was sent.
+    /// The stored bytes differ from those that were sent.
     #[error("{key}: expected {expected} after the upload, found {found}")]
     Verify {
         /// Which key.

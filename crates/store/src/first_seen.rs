@@ -1,14 +1,15 @@
-//! When each crash was first seen in a store: tiny objects whose names say everything.
+//! Records when the store first received each crash, in tiny objects whose names contain
+//! everything.
 //!
 //! ```text
 //! first-seen/<fingerprint>_<YYYYMMDD>T<HHMMSS>Z     {"schema":1,"key":"dumps/….zip"}
 //! first-seen/since_<YYYYMMDD>T<HHMMSS>Z             every dump shipped after this time is in the index
 //! ```
 //!
-//! The invariant: readers take the minimum, so no conditional put is needed. Writers that race or that
-//! ship out of order only add a second object. An entry is written before the manifest that commits its
-//! dump: a writer that dies in between has recorded a crash that is shipped again later. Entries are never
-//! deleted with their dumps, so a crash whose old dumps were deleted does not look new.
+//! Invariant: readers take the minimum, so no conditional put is needed. Concurrent or out-of-order
+//! writers only add another object. An entry is written before the manifest that commits its dump: a
+//! writer that dies in between has recorded a crash that is shipped again later. Entries are not deleted
+//! with their dumps, so a crash whose old dumps were deleted does not look new.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -25,27 +26,27 @@ use crate::{Listed, Listing, ObjectKey, Store, StoreError};
 
 /// Prefix of the index.
 pub(crate) const FIRST_SEEN: &str = "first-seen/";
-/// Word that takes the fingerprint's place in a marker.
+/// The word in a marker's name, in the place of the fingerprint.
 const SINCE: &str = "since";
 /// Digits of a fingerprint in keys.
 const FINGERPRINT: usize = 8;
 /// `20260131T123456Z`.
 const TIME: &str = "%Y%m%dT%H%M%SZ";
-/// Objects of the index that are listed at once: 50 requests to a bucket.
+/// Maximum objects of the index in one listing: 50 requests to a bucket.
 const MAX_OBJECTS: usize = 50_000;
-/// Objects of one fingerprint that are listed; the oldest come first.
+/// Maximum objects listed of one fingerprint; the oldest come first.
 const MAX_OF_ONE: usize = 1_000;
-/// Fingerprints that a writer remembers.
+/// Maximum fingerprints that a writer caches.
 const MAX_REMEMBERED: usize = 10_000;
-/// A writer looks again after this time: the bucket may have been emptied.
+/// A writer reads the index again after this time: the bucket may have been emptied.
 const MEMORY: Duration = Duration::from_secs(3600);
 
 /// One object of the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Entry {
-    /// A fingerprint was seen then.
+    /// When a crash with this fingerprint was seen.
     Seen(String, Timestamp),
-    /// Dumps shipped after this time are in the index.
+    /// All dumps shipped after this time are in the index.
     Since(Timestamp),
 }
 
@@ -55,7 +56,7 @@ impl Entry {
         let (what, text) = name.split_once('_')?;
         let time = DateTime::strptime(TIME, text).ok()?;
         let time = TimeZone::UTC.to_timestamp(time).ok()?;
-        // `strptime` is more liberal than we are.
+        // `strptime` accepts more forms than we write.
         if time.strftime(TIME).to_string() != text {
             return None;
         }
@@ -71,26 +72,26 @@ impl Entry {
     }
 }
 
-/// Whether a key's fingerprint is one that our agents make. Others are not indexed.
+/// Whether a fingerprint in a key has the format of our agents. Others are not indexed.
 pub(crate) fn is_fingerprint(text: &str) -> bool {
     let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     text.len() == FINGERPRINT && text.bytes().all(is_hex)
 }
 
-/// The index as a reader sees it. Names that mean nothing and times in the future are passed over.
+/// The index as a reader sees it. Invalid names and times in the future are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FirstSeenIndex {
     times: HashMap<String, Timestamp>,
     since: Option<Timestamp>,
-    /// Last key that was listed, if there are more.
+    /// The last listed key, if there are more.
     cut_at: Option<ObjectKey>,
 }
 
 impl FirstSeenIndex {
-    /// Reads it: one request to a bucket for each 1,000 objects, 50 requests maximum.
+    /// Reads the index: one request to a bucket per 1,000 objects, 50 requests maximum.
     ///
     /// # Errors
-    /// When the store cannot be listed.
+    /// If the store cannot be listed.
     pub fn read(store: &dyn Store, now: Timestamp) -> Result<Self, StoreError> {
         let mut index = Self::default();
         let mut left = MAX_OBJECTS;
@@ -112,7 +113,7 @@ impl FirstSeenIndex {
         Ok(index)
     }
 
-    /// Adds what the name of an object says.
+    /// Adds the contents of an object's name.
     pub(crate) fn add(&mut self, key: &ObjectKey, now: Timestamp) {
         match Entry::parse(key) {
             Some(Entry::Seen(fingerprint, time)) if time <= now => {
@@ -126,18 +127,18 @@ impl FirstSeenIndex {
         }
     }
 
-    /// When a fingerprint (eight digits) was first seen, as far as the index knows.
+    /// When a crash with this fingerprint (eight digits) was first seen, as far as the index knows.
     #[must_use]
     pub fn first(&self, fingerprint: &str) -> Option<Timestamp> {
         self.times.get(fingerprint).copied()
     }
 
-    /// All fingerprints (eight digits) that it knows, with their first times.
+    /// All known fingerprints (eight digits) with their first times.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Timestamp)> {
         self.times.iter().map(|(text, time)| (text.as_str(), *time))
     }
 
-    /// Dumps shipped after this time are all in the index; `None` if nothing is known of that.
+    /// All dumps shipped after this time are in the index; `None` if that is unknown.
     #[must_use]
     pub fn since(&self) -> Option<Timestamp> {
         self.since
@@ -149,7 +150,7 @@ impl FirstSeenIndex {
         self.since == Some(Timestamp::UNIX_EPOCH)
     }
 
-    /// Whether the listing ended before this fingerprint's entries.
+    /// Whether the listing ended before the entries of this fingerprint.
     pub(crate) fn is_beyond(&self, fingerprint: &str) -> bool {
         let own = format!("{FIRST_SEEN}{fingerprint}`");
         let cut = self.cut_at.as_ref();
@@ -162,7 +163,7 @@ impl FirstSeenIndex {
     }
 }
 
-/// The oldest valid entry of one fingerprint: the order of keys is that of times.
+/// The oldest valid entry of one fingerprint: keys sort by time.
 pub(crate) fn first_of(
     store: &dyn Store,
     fingerprint: &str,
@@ -189,7 +190,7 @@ fn since(store: &dyn Store, now: Timestamp) -> Result<Option<Timestamp>, StoreEr
     Ok(first)
 }
 
-/// Visits entries with this word, the oldest first, until `is_enough`.
+/// Visits entries with this word, oldest first, until `is_enough`.
 fn visit_of(
     store: &dyn Store,
     what: &str,
@@ -212,7 +213,7 @@ fn visit_of(
     })
 }
 
-/// Writes the index, and remembers what it has seen there: one listing for each new fingerprint.
+/// Writes the index, and caches its contents: one listing per new fingerprint.
 #[derive(Clone, Debug, Default)]
 pub struct FirstSeenWriter {
     memory: Arc<Mutex<Memory>>,
@@ -220,7 +221,7 @@ pub struct FirstSeenWriter {
 
 #[derive(Debug, Default)]
 struct Memory {
-    /// Oldest time in the index by fingerprint, and when that was looked up.
+    /// Oldest time in the index by fingerprint, and the time of the lookup.
     known: HashMap<String, (Timestamp, Instant)>,
     /// Entries that could not be written.
     pending: BTreeMap<String, (Timestamp, ObjectKey)>,
@@ -229,11 +230,11 @@ struct Memory {
 }
 
 impl FirstSeenWriter {
-    /// Records that the dump with this manifest, whose bundle has this key, is about to be committed.
-    /// Entries that an earlier call could not write are tried again.
+    /// Records the dump with this manifest, whose bundle has this key, before it is committed.
+    /// Retries entries that an earlier call could not write.
     ///
     /// # Errors
-    /// When the store cannot be listed or written to. The dump is no worse for it.
+    /// If the store cannot be listed or written to. The dump itself is not affected.
     pub fn record(
         &self,
         store: &dyn Store,
@@ -255,7 +256,7 @@ impl FirstSeenWriter {
         let pending = std::mem::take(&mut self.memory().pending);
         let mut written = marked;
         for (fingerprint, (time, key)) in pending {
-            // After one failure the others only wait longer.
+            // After one failure, the others would only wait longer.
             let outcome = written.and_then(|()| self.write(store, &fingerprint, time, &key, now));
             if outcome.is_err() {
                 let mut memory = self.memory();
@@ -287,7 +288,8 @@ impl FirstSeenWriter {
             Some((first, _)) => Some(first),
             None => match first_of(store, fingerprint, now) {
                 Ok(first) => first,
-                // Allowed to write and not to list: once for each fingerprint is not too often.
+                // Credentials that can write but not list: one object per fingerprint and process
+                // is acceptable.
                 Err(StoreError::Denied { .. }) => None,
                 Err(error) => return Err(error),
             },
@@ -305,7 +307,8 @@ impl FirstSeenWriter {
         Ok(())
     }
 
-    /// Makes sure that the store says since when it is indexed: from the beginning if it has no dump yet.
+    /// Ensures that the store has a marker since when it is indexed: from the beginning if it has no dump
+    /// yet.
     fn mark(&self, store: &dyn Store, own: &ObjectKey, now: Timestamp) -> Result<(), StoreError> {
         let fresh = |marked: Instant| marked.elapsed() < MEMORY;
         if self.memory().marked.is_some_and(fresh) {
@@ -322,7 +325,7 @@ impl FirstSeenWriter {
             put(store, &Entry::key(SINCE, from)?, None)
         })();
         match outcome {
-            // Without a marker readers list further back.
+            // Without a marker, readers list further back.
             Ok(()) | Err(StoreError::Denied { .. }) => {
                 self.memory().marked = Some(Instant::now());
                 Ok(())
@@ -351,30 +354,30 @@ fn has_other_dump(store: &dyn Store, own: &ObjectKey) -> Result<bool, StoreError
 fn put(store: &dyn Store, key: &ObjectKey, dump: Option<&ObjectKey>) -> Result<(), StoreError> {
     let body = serde_json::json!({"schema": 1, "key": dump.map(ObjectKey::as_str)}).to_string();
     match store.put(key, &mut body.as_bytes(), body.len() as u64) {
-        // Not every server that says it has stored something has.
+        // Not every server that acknowledges an object has stored it.
         Ok(_) => match store.stat(key)? {
             Some(_) => Ok(()),
             None => Err(StoreError::NotFound {
                 path: key.to_string(),
             }),
         },
-        // Another dump of the same second: the name is all that counts.
+        // Another dump of the same second: only the name matters.
         Err(StoreError::Conflict { .. }) => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// Adds the entries that `times` has and the index lacks, several at once, and marks the store as indexed
-/// from the beginning. For a caller that has listed every dump.
+/// Adds missing entries of `times` to the index, several in parallel, and marks the store as indexed from
+/// the beginning. For a caller that has listed every dump.
 ///
 /// # Errors
-/// When the store cannot be listed or written to; a next call continues.
+/// If the store cannot be listed or written to; the next call continues.
 pub(crate) fn complete(
     store: &dyn Store,
     times: &HashMap<&str, (Timestamp, &ObjectKey)>,
     now: Timestamp,
 ) -> Result<usize, StoreError> {
-    /// Objects that are written at once.
+    /// Number of objects written in parallel.
     const PARALLEL: usize = 16;
     let index = FirstSeenIndex::read(store, now)?;
     let mut missing = Vec::new();

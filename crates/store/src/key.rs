@@ -1,4 +1,4 @@
-//! Names of objects: relative, harmless as paths, and an index in themselves.
+//! Names of objects: relative, safe as paths, and complete enough to serve as the index.
 
 use std::fmt;
 
@@ -7,15 +7,16 @@ use jiff::tz::TimeZone;
 
 use crate::StoreError;
 
-/// Longest parts, in escaped bytes. Time, signal, verdict, id, underscores and `.manifest.json` take
-/// 97 bytes at most, which leaves 158 of the 255 of a file name. Names of pods are the long ones.
+/// Maximum lengths of parts, in escaped bytes. Time, signal, verdict, id, underscores and
+/// `.manifest.json` take up to 97 bytes, which leaves 158 of the 255 of a file name. Pod names are
+/// the longest.
 pub(crate) const MAX_NAMESPACE: usize = 40;
 pub(crate) const MAX_POD: usize = 76;
 pub(crate) const MAX_EXE: usize = 40;
 /// Marks the place where a part was shortened. No escape has this form.
 pub(crate) const CUT: &str = "!~";
-/// Follows the time of a key that is the time of an import: that of the crash is not known. Keys of a second still
-/// sort between its `Z` and the `[` after it.
+/// Follows the time of a key if that is the time of an import, because the time of the crash is unknown. Keys of a
+/// second still sort between its `Z` and the `[` after it.
 pub(crate) const IMPORT_TIME: &str = "i";
 /// How [`CUT`] is shown.
 pub(crate) const CUT_SHOWN: char = '…';
@@ -23,15 +24,16 @@ pub(crate) const CUT_SHOWN: char = '…';
 const MAX_SIGNAL: usize = 16;
 const MAX_FINGERPRINT: usize = 8;
 
-/// The name of an object: parts joined by `/`, none of them empty, `.` or `..`, no control characters.
+/// The name of an object: parts joined by `/`; none is empty, `.` or `..` or contains control
+/// characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey(String);
 
 impl ObjectKey {
-    /// Checks a name from outside.
+    /// Checks an untrusted name.
     ///
     /// # Errors
-    /// When it could leave the store or the screen.
+    /// If it could leave the store or change the terminal.
     pub fn parse(text: &str) -> Result<Self, StoreError> {
         let bad = |problem| {
             Err(StoreError::Key {
@@ -48,7 +50,7 @@ impl ObjectKey {
         {
             return bad("a part of it is empty or longer than 255 bytes");
         }
-        // `.` and `..`, and what is still being written.
+        // `.` and `..`, and files that are still being written.
         if text.split('/').any(|part| part.starts_with('.')) {
             return bad("a part of it begins with a dot");
         }
@@ -58,8 +60,8 @@ impl ObjectKey {
         Ok(Self(text.to_owned()))
     }
 
-    /// The keys of a dump's bundle and of its manifest. Outside Kubernetes the container's name is in the place
-    /// of the pod's.
+    /// The keys of a dump's bundle and of its manifest. Outside Kubernetes, the container's name replaces the
+    /// pod's.
     #[must_use]
     pub fn for_manifest(manifest: &Manifest) -> (Self, Self) {
         let at = TimeZone::UTC.to_datetime(manifest.listed_at());
@@ -113,7 +115,8 @@ impl ObjectKey {
     }
 }
 
-/// Controls, and what reorders or breaks a line (Unicode TR 36): keys are printed.
+/// Control characters, and characters that reorder or break a line (Unicode TR 36): keys are
+/// printed.
 fn moves_the_cursor(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -133,9 +136,9 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// One part of a key: letters, digits, `.` and `-` stand for themselves, other bytes are `!XX`; nothing
-/// is `-`. Long ones are cut in their middle, marked with [`CUT`], never inside an escape: the end of a pod's name
-/// distinguishes replicas.
+/// Encodes one part of a key: letters, digits, `.` and `-` are unchanged, other bytes become `!XX`; an empty part
+/// becomes `-`. Long parts are shortened in the middle, marked with [`CUT`], never inside an escape: the end of a
+/// pod's name distinguishes replicas.
 fn part(bytes: &[u8], longest: usize) -> String {
     if bytes.is_empty() {
         return "-".to_owned();
@@ -146,7 +149,7 @@ fn part(bytes: &[u8], longest: usize) -> String {
         byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
         byte => format!("!{byte:02X}"),
     };
-    // Longer than any part: more would only be thrown away.
+    // Longer than any part; the rest would be discarded anyway.
     let most = longest.saturating_add(1);
     let head: Vec<String> = bytes.iter().take(most).map(escape).collect();
     if bytes.len() <= most && head.iter().map(String::len).sum::<usize>() <= longest {
@@ -160,7 +163,7 @@ fn part(bytes: &[u8], longest: usize) -> String {
     format!("{}{CUT}{}", start.concat(), end.concat())
 }
 
-/// As many of these as have `room`.
+/// As many of these as fit into `room`.
 fn within(pieces: impl Iterator<Item = String>, room: usize) -> Vec<String> {
     let mut left = room;
     let mut taken = Vec::new();
@@ -174,13 +177,14 @@ fn within(pieces: impl Iterator<Item = String>, room: usize) -> Vec<String> {
     taken
 }
 
-/// Whether a part may be a name that was cut: marked, or of an agent that cut the end off without a mark.
+/// Whether a part may be a shortened name: with a mark, or from an old agent that cut off the end without
+/// a mark.
 pub(crate) fn may_be_cut(part: &str, longest: usize) -> bool {
-    // An escape that did not fit left up to two bytes unused.
+    // An escape that did not fit leaves up to two bytes unused.
     part.contains(CUT) || part.len().saturating_add(2) >= longest
 }
 
-/// The bytes behind a part, with [`CUT_SHOWN`] for what was cut; `None` for the part that means nothing.
+/// Decodes a part, with [`CUT_SHOWN`] in the place of omitted bytes; `None` for an empty part.
 pub(crate) fn unescape(part: &str) -> Option<Vec<u8>> {
     if part == "-" {
         return None;

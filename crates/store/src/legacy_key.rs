@@ -1,12 +1,12 @@
-//! Names that IBM's core-dump-handler gives to zips by its `FILENAME_TEMPLATE`, whatever that is.
+//! Parses names that IBM's core-dump-handler gives to zips, for any `FILENAME_TEMPLATE`.
 //!
 //! ```text
 //! {uuid}-dump-{timestamp}-{hostname}-{exe_name}-{pid}-{signal}      the default: every field is known
 //! {namespace}_{podname}_{exe_name}_{timestamp}                      another: what can be told for sure
 //! ```
 //!
-//! A zip is taken for a dump when its name has an id, a time, or a pid and a signal: other zips in the
-//! bucket are nobody's dumps. The bundle itself supplies what a name leaves open.
+//! A zip counts as a dump if its name has an id, a time, or a pid and a signal; other zips in the
+//! bucket are ignored. Facts that the name lacks come from the bundle itself.
 
 use cdh_bundle::{DumpId, LegacyName, RawText, Sha256};
 use cdh_elfcore::SignalInfo;
@@ -26,7 +26,7 @@ pub(crate) fn is_default(stem: &str) -> bool {
     LegacyName::parse(stem).is_some()
 }
 
-/// The fields of a zip's name; `None` if it has none.
+/// The fields of a zip's name; `None` if there are none.
 pub(crate) fn summary(key: &ObjectKey, stem: &str) -> Option<DumpSummary> {
     let fields = match LegacyName::parse(stem) {
         Some(name) => Fields {
@@ -39,7 +39,7 @@ pub(crate) fn summary(key: &ObjectKey, stem: &str) -> Option<DumpSummary> {
     };
     let signal = fields.signal.map(SignalInfo::from_number);
     Some(DumpSummary {
-        // As the bundle itself is called that knows no better.
+        // The placeholder that a bundle without this fact has in its name.
         id: fields
             .id
             .unwrap_or_else(|| DumpId::from_digest(&Sha256::of(stem.as_bytes()))),
@@ -66,7 +66,7 @@ struct Fields {
     signal: Option<i32>,
 }
 
-/// The fields of a name by an unknown template.
+/// The fields of a name with an unknown template.
 fn guess(stem: &str) -> Option<Fields> {
     let found = (0..stem.len()).find_map(|at| {
         let id = stem.get(at..at.checked_add(ID)?)?;
@@ -98,7 +98,7 @@ fn guess(stem: &str) -> Option<Fields> {
             .parse()
             .ok()
             .filter(|n| (1..=LAST_SIGNAL).contains(n))
-        // The end of a version looks like a pid and a signal.
+        // The end of a version number looks like a pid and a signal.
         && !rest.ends_with(&format!(".{number}"))
     {
         signal = Some(number);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn names_by_any_template_tell_what_they_hold() {
+    fn legacy_key_parses_names_of_any_template() {
         const ID: &str = "3fa85f64-5717-4562-b3fc-2c963f66afa6";
         let all = "2023-11-14T22:13:20Z";
         let none = "1970-01-01T00:00:00Z";

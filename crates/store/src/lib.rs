@@ -1,13 +1,13 @@
-//! Puts, gets and lists bundles; answers which dumps there are.
+//! Stores: puts, gets and lists bundles, and finds dumps.
 //!
 //! ```text
 //! dumps/<YYYY-MM-DD>/<HHMMSS>Z_<namespace>_<pod>_<exe>_<signal>_<fingerprint>_<verdict>_<id>.zip
 //! dumps/<YYYY-MM-DD>/<HHMMSS>Z_…_<id>.manifest.json
 //! ```
 //!
-//! The invariant: the manifest's object is the commit record. It is written after the bundle was
-//! verified and removed before the bundle is, so that a dump that is listed can be read. A key is the
-//! whole index: a listing opens no object.
+//! Invariant: the manifest's object is the commit record. It is written after the bundle was verified
+//! and removed before the bundle is, so a listed dump is always readable. The key is the complete
+//! index: a listing opens no object.
 
 mod capture_order;
 mod catalog;
@@ -60,31 +60,31 @@ pub use summary::{CutNames, DumpSummary};
 pub use survey::{FirstSeen, Reach, Survey, SurveyOptions};
 pub use url::{S3Keys, StoreUrl, open_store, open_store_as};
 
-/// A place for objects. Calls block; an implementation over a network brings its own runtime.
+/// A place for objects. Calls block; a network implementation brings its own runtime.
 pub trait Store: Send + Sync {
     /// For people: `directory /var/lib/cdh/store`.
     fn describe(&self) -> String;
 
-    /// Checks that the store can be used, without writing to it: that its bucket or directory exists and
-    /// that the server accepts the credentials.
+    /// Checks without writing that the store is usable: that its bucket or directory exists and that the
+    /// server accepts the credentials.
     ///
     /// # Errors
-    /// [`StoreError::NoBucket`] or [`StoreError::NotFound`] when it does not exist,
-    /// [`StoreError::Denied`] when it may not be listed (writing may still be allowed), or why it
-    /// cannot be reached.
+    /// [`StoreError::NoBucket`] or [`StoreError::NotFound`] if it does not exist,
+    /// [`StoreError::Denied`] if listing is not permitted (writing may still be), or why it is
+    /// unreachable.
     fn check(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// Stores exactly `len` bytes of `body`; afterwards they are durable, before that invisible.
+    /// Stores exactly `len` bytes of `body`. Afterwards they are durable, before that invisible.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when `key` has other content: nothing is ever overwritten.
+    /// [`StoreError::Conflict`] if `key` exists with other content: objects are never overwritten.
     fn put(&self, key: &ObjectKey, body: &mut dyn Read, len: u64) -> Result<Receipt, StoreError>;
 
-    /// As [`put`](Self::put), and remembers in the file `journal` how far it came, so that the same
-    /// bytes under the same key go on from there after a failure or a restart. The file is removed
-    /// when all is done. A store that takes everything at once needs none.
+    /// Like [`put`](Self::put), and records progress in the file `journal`, so that the same upload
+    /// resumes after a failure or a restart. The file is removed at the end. A store without
+    /// partial uploads does not use it.
     ///
     /// # Errors
     /// As [`put`](Self::put).
@@ -99,26 +99,26 @@ pub trait Store: Send + Sync {
         self.put(key, body, len)
     }
 
-    /// Asks the store what it holds under `key` and compares that with what was sent; reads all of
-    /// it back unless the store itself gives a checksum.
+    /// Compares the stored object with what was sent, using the checksum that the store returns.
+    /// Without a checksum, reads the object back.
     ///
     /// # Errors
-    /// [`ShipError::Verify`] when it is not there or something else.
+    /// [`ShipError::Verify`] if it is missing or different.
     fn verify(&self, key: &ObjectKey, sent: &Receipt) -> Result<(), ShipError> {
         ship::read_back(self, key, sent)
     }
 
-    /// What is known of an object; `None` where there is none.
+    /// Facts about an object; `None` if it does not exist.
     ///
     /// # Errors
-    /// When the store cannot answer.
+    /// If the store does not answer.
     fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectStat>, StoreError>;
 
-    /// Opens an object for reading at any place, as it is now: one that is replaced later fails to
-    /// be read further, with [`StoreError::Changed`] inside the I/O error.
+    /// Opens the current version of an object for random reads. If it is replaced later, reads
+    /// fail, with [`StoreError::Changed`] inside the I/O error.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] where there is none.
+    /// [`StoreError::NotFound`] if there is none.
     fn read(&self, key: &ObjectKey) -> Result<Arc<dyn ByteSource>, StoreError> {
         let not_found = || StoreError::NotFound {
             path: key.to_string(),
@@ -127,24 +127,24 @@ pub trait Store: Send + Sync {
         self.read_pinned(key, &stat)
     }
 
-    /// Opens the object that `stat` is of, without asking for it again: one that has been replaced
-    /// since fails with [`StoreError::Changed`], here or inside the I/O error of a later read.
+    /// Opens the object that `stat` describes without another request. If it was replaced since,
+    /// fails with [`StoreError::Changed`], here or inside the I/O error of a later read.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] where there is none, [`StoreError::Changed`].
+    /// [`StoreError::NotFound`] if there is none, [`StoreError::Changed`].
     fn read_pinned(
         &self,
         key: &ObjectKey,
         stat: &ObjectStat,
     ) -> Result<Arc<dyn ByteSource>, StoreError>;
 
-    /// Hands `range` of the object that `stat` is of to `sink`, in order and as it arrives; with no
-    /// bytes now and then while none arrive, so that `sink` can end it by breaking. What is cut on the
-    /// way goes on where it was cut.
+    /// Passes `range` of the object that `stat` describes to `sink`, in order and as it arrives. While
+    /// no bytes arrive, `sink` is called with none from time to time, so that it can stop the
+    /// transfer. Broken connections are resumed.
     ///
     /// # Errors
-    /// [`StoreError::Stopped`] when `sink` breaks, [`StoreError::Changed`], or when the bytes cannot be
-    /// had for some time.
+    /// [`StoreError::Stopped`] if `sink` breaks, [`StoreError::Changed`], or if no bytes arrive for
+    /// some time.
     fn read_range(
         &self,
         key: &ObjectKey,
@@ -173,34 +173,34 @@ pub trait Store: Send + Sync {
         Ok(())
     }
 
-    /// Visits what `listing` asks for, in the order of keys, until `visit` breaks. Objects with names
-    /// that [`ObjectKey`] refuses are passed over.
+    /// Visits the listed objects in the order of keys, until `visit` breaks. Objects with names that
+    /// [`ObjectKey`] refuses are skipped.
     ///
     /// # Errors
-    /// When the store cannot be listed.
+    /// If the store cannot be listed.
     fn list(
         &self,
         listing: &Listing<'_>,
         visit: &mut dyn FnMut(Listed) -> ControlFlow<()>,
     ) -> Result<(), StoreError>;
 
-    /// Removes an object; one that is not there is no error.
+    /// Removes an object; a missing one is not an error.
     ///
     /// # Errors
-    /// When it cannot be removed.
+    /// If it cannot be removed.
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
 
-    /// A presigned URL that reads the object until `expires` is over.
+    /// A presigned URL that reads the object until `expires` has passed.
     ///
     /// # Errors
-    /// [`StoreError::Unsupported`] where the store has no such thing.
+    /// [`StoreError::Unsupported`] if the store has no URLs.
     fn share(&self, key: &ObjectKey, expires: Duration) -> Result<String, StoreError>;
 
-    /// Gives up uploads of dumps that were begun longer than `age` ago and never finished; says how
-    /// many. A store that keeps no halves has none.
+    /// Aborts uploads of dumps that began longer than `age` ago and never finished; returns their
+    /// number. A store without partial uploads has none.
     ///
     /// # Errors
-    /// When the store cannot answer.
+    /// If the store does not answer.
     fn abort_stale_uploads(&self, age: Duration) -> Result<usize, StoreError> {
         let _ = age;
         Ok(0)

@@ -1,13 +1,13 @@
-//! Manifests that were read before, on disk, by the etag of their object.
+//! Caches manifests on disk, by the etag of their object.
 //!
 //! ```text
 //! <directory>/<SHA-256 of store, key and etag>.json
 //! ```
 //!
-//! Invariants: a file is a whole manifest or it is not there under its name (written aside, renamed);
-//! what cannot be read is a miss; an object that was replaced has another etag and so another file.
-//! Concurrent runs need no lock: at worst both write the same bytes. The whole is bounded: beyond its
-//! limit the files that were used longest ago go.
+//! Invariants: a file under its final name is a complete manifest (written under another name, then
+//! renamed). An unreadable file is a miss. A replaced object has another etag and so another file.
+//! Concurrent runs need no lock, because they write the same bytes. The total size is limited: the
+//! least recently used files are deleted.
 
 use std::fs::{self, File, FileTimes};
 use std::io::{Read, Write};
@@ -19,9 +19,9 @@ use cdh_bundle::Digests;
 
 use crate::ObjectKey;
 
-/// Bytes of all files together at most.
+/// Maximum size of all files together.
 const LIMIT: u64 = 64 << 20;
-/// One write in so many looks at the size of the whole.
+/// The total size is checked once per this number of writes.
 const LOOK: u8 = 16;
 
 static DRAFTS: AtomicU64 = AtomicU64::new(0);
@@ -33,7 +33,7 @@ pub struct ManifestCache {
 }
 
 impl ManifestCache {
-    /// In this directory, which is made when it is needed.
+    /// A cache in this directory, which is created when needed.
     #[must_use]
     pub fn in_directory(directory: &Path) -> Self {
         Self {
@@ -47,20 +47,20 @@ impl ManifestCache {
         self.directory.join(format!("{digest}.json"))
     }
 
-    /// The bytes of a manifest, if they are here.
+    /// The bytes of a cached manifest.
     pub(crate) fn get(&self, store: &str, key: &ObjectKey, etag: &str) -> Option<Vec<u8>> {
         let file = File::open(self.path(store, key, etag)).ok()?;
         let mut bytes = Vec::new();
         Read::take(&file, LIMIT).read_to_end(&mut bytes).ok()?;
-        // What is used stays longest. Where that cannot be noted, it only goes sooner.
+        // Marks the file as used. If that fails, it is only deleted earlier.
         let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
         Some(bytes)
     }
 
-    /// Keeps the bytes of a manifest. A cache that cannot be written to is none.
+    /// Caches the bytes of a manifest. Write errors are ignored.
     pub(crate) fn put(&self, store: &str, key: &ObjectKey, etag: &str, bytes: &[u8]) {
         let path = self.path(store, key, etag);
-        // Of this process and of this call.
+        // Unique to this process and this call.
         let number = DRAFTS.fetch_add(1, Ordering::Relaxed);
         let draft = path.with_extension(format!("{}-{number}.new", std::process::id()));
         let written = fs::create_dir_all(&self.directory)
@@ -76,7 +76,7 @@ impl ManifestCache {
         }
     }
 
-    /// Removes what was used longest ago until the rest is within the limit.
+    /// Removes the least recently used files until the rest is within the limit.
     fn shrink(&self, limit: u64) {
         let entries = fs::read_dir(&self.directory).into_iter().flatten();
         let mut files: Vec<_> = entries
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_is_found_by_store_key_and_etag_only() {
+    fn manifest_cache_finds_entries_by_store_key_and_etag() {
         let directory = tempfile::tempdir().unwrap();
         let cache = ManifestCache::in_directory(&directory.path().join("new"));
         cache.put("s", &key("a"), "1", b"{}");
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_longest_ago_goes_first() {
+    fn manifest_cache_evicts_the_least_recently_used_entry() {
         let directory = tempfile::tempdir().unwrap();
         let cache = ManifestCache::in_directory(directory.path());
         for (number, name) in ["a", "b", "c"].into_iter().enumerate() {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_that_cannot_be_written_to_is_none() {
+    fn manifest_cache_ignores_write_errors() {
         let cache = ManifestCache::in_directory(Path::new("/proc/self/nothing"));
         cache.put("s", &key("a"), "1", b"{}");
         assert_eq!(cache.get("s", &key("a"), "1"), None);

@@ -1,13 +1,13 @@
-//! Modules that agents store beside the dumps (`modules/<build-id>-<SHA-256>`), and which of them no dump needs.
+//! Modules that agents store beside the dumps (`modules/<build-id>-<SHA-256>`), and which of them are
+//! unreferenced.
 //!
 //! Any process can map a file that claims the build-id of another one, so the digest is part of the key: each
-//! dump names its own file. Earlier agents stored `modules/<build-id>`; such a key is in use while a manifest
+//! dump names its own file. Earlier agents stored `modules/<build-id>`. Such a key is in use while a manifest
 //! names the build-id without a digest.
 //!
-//! The invariant: a module that the manifest of a dump names is in use. If a manifest cannot be read, all modules
-//! count as in use: also where it is missing beside its bundle. IBM's agent stores no modules, so its zips are not
-//! read. Objects under other names
-//! are left alone.
+//! Invariant: a module that the manifest of a dump names is in use. If a manifest cannot be read, or is missing
+//! beside its bundle, all modules count as in use. IBM's agent stores no modules, so its zips are not read.
+//! Objects with other names are ignored.
 
 use std::ops::ControlFlow;
 
@@ -19,9 +19,9 @@ use crate::{Catalog, DumpSummary, Listed, Listing, ObjectKey, Store, StoreError}
 
 /// Where they stand.
 pub(crate) const MODULES: &str = "modules/";
-/// Dumps whose manifests are in memory at once.
+/// Number of dumps whose manifests are in memory at once.
 const AT_ONCE: usize = 64;
-/// A build-id is no longer, in bytes (`BuildId`).
+/// Maximum length of a build-id in bytes (`BuildId`).
 const MAX_ID: usize = 64;
 
 /// A module in a store.
@@ -31,15 +31,15 @@ pub struct StoredModule {
     pub key: ObjectKey,
     /// Bytes.
     pub size: u64,
-    /// When it was written; without a time from the store, it is never deleted.
+    /// When it was written. If the store does not report a time, it is never deleted.
     pub modified: Option<Timestamp>,
 }
 
 impl StoredModule {
-    /// The key of a module in a store; without a digest the one of earlier agents.
+    /// The key of a module in a store; without a digest, that of earlier agents.
     ///
     /// # Errors
-    /// Never for a build-id, which is made of hexadecimal digits.
+    /// Cannot fail for a build-id, which consists of hexadecimal digits.
     pub fn key_of(id: &BuildId, digest: Option<&Sha256>) -> Result<ObjectKey, StoreError> {
         ObjectKey::parse(&match digest {
             Some(digest) => format!("{MODULES}{id}-{digest}"),
@@ -47,7 +47,7 @@ impl StoredModule {
         })
     }
 
-    /// `<build-id>-<SHA-256>`, or `<build-id>` where an earlier agent stored it.
+    /// `<build-id>-<SHA-256>`, or `<build-id>` if an earlier agent stored it.
     #[must_use]
     pub fn name(&self) -> &str {
         self.key.as_str().trim_start_matches(MODULES)
@@ -56,7 +56,7 @@ impl StoredModule {
     /// All modules of a store.
     ///
     /// # Errors
-    /// When it cannot be listed.
+    /// If it cannot be listed.
     pub fn list(store: &dyn Store) -> Result<Vec<Self>, StoreError> {
         let mut found = Vec::new();
         store.list(&Listing::all(MODULES), &mut |listed| {
@@ -75,10 +75,10 @@ impl StoredModule {
         Ok(found)
     }
 
-    /// Those of `modules` that none of `dumps` names.
+    /// The modules that none of `dumps` names.
     ///
     /// # Errors
-    /// When the manifest of a dump that is still there cannot be read.
+    /// If the manifest of an existing dump cannot be read.
     pub fn unused(
         catalog: &Catalog<'_>,
         mut modules: Vec<Self>,
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_manifest_names_is_unused_and_nothing_is_where_one_cannot_be_read() {
+    fn modules_unreferenced_by_all_manifests_are_unused_unless_one_is_unreadable() {
         let directory = tempfile::tempdir().unwrap();
         let store = DirectoryStore::create(directory.path()).unwrap();
         let ids = [1_u8, 2, 3].map(|id| format!("{id:02x}").repeat(20));
@@ -223,13 +223,14 @@ mod tests {
             [ids[0].clone(), ids[1].clone()]
         );
         assert_eq!(unused(&[]).unwrap(), ids);
-        // A zip of IBM's that is none says nothing about modules.
+        // A zip that is not IBM's although it has such a name says nothing about modules.
         let legacy = "aa9f0c1c-ce41-4a51-9f4b-2c1c2a3f7d10-dump-1641203451-host-app-12-11.zip";
         put(&store, legacy, b"cut");
         let dumps = catalog.find(&Query::default()).unwrap();
         assert!(dumps.iter().any(|dump| dump.legacy), "{dumps:?}");
         assert_eq!(unused(&dumps).unwrap(), [ids[1].clone()]);
-        // A dump that was removed since needs nothing, one that has only lost its manifest anything.
+        // A dump that was removed since needs no module. A dump that only lost its manifest may need
+        // any.
         let dumps: Vec<_> = dumps.into_iter().filter(|dump| !dump.legacy).collect();
         for dump in &dumps {
             store.delete(&dump.key.manifest().unwrap()).unwrap();

@@ -1,7 +1,8 @@
-//! The newest dumps of a store, for a list that is refreshed every few seconds.
+//! Lists the newest dumps of a store, for a view that is refreshed every few seconds.
 //!
-//! The invariant: a refresh costs a bounded number of requests, however many dumps the store holds. It only
-//! sees what is stored under `dumps/` and was captured since a given time; a full listing sees the rest.
+//! Invariant: a refresh costs a limited number of requests, however many dumps the store holds. It only
+//! sees dumps that are stored under `dumps/` and were captured since a given time; a full listing sees the
+//! rest.
 
 use std::ops::ControlFlow;
 
@@ -11,15 +12,15 @@ use crate::catalog::{DUMPS, second};
 use crate::pages::Pairing;
 use crate::{Catalog, DumpSummary, Listed, Listing, StoreError};
 
-/// Objects that one refresh lists at most: four requests to an S3 server, which answers 1,000 keys each.
+/// Maximum objects that one refresh lists: four requests to an S3 server, which returns 1,000 keys each.
 const MAX_OBJECTS: usize = 4000;
 
 impl Catalog<'_> {
-    /// Dumps captured since this time, the oldest of them first. Where there are too many for a bounded
-    /// number of requests, the oldest are returned; ask again from the newest of these.
+    /// Dumps captured since this time, oldest first. If there are too many for the limit, the oldest
+    /// are returned; call again with the newest of these.
     ///
     /// # Errors
-    /// When the store cannot be listed.
+    /// If the store cannot be listed.
     pub fn since(&self, since: Timestamp) -> Result<Vec<DumpSummary>, StoreError> {
         let start = second(since);
         let mut pairing = Pairing::default();
@@ -109,7 +110,7 @@ mod tests {
             .since("2026-01-31T00:00:00Z".parse().unwrap())
             .unwrap();
         assert_eq!(first.len(), MAX_OBJECTS / 2);
-        // What was left out is found from the newest of these on.
+        // Omitted dumps are found by a call from the newest of these.
         let newest = first.iter().map(|dump| dump.captured_at).max().unwrap();
         let second = catalog.since(newest).unwrap();
         assert_eq!(second.len(), 501, "the newest again, and what was left out");

@@ -1,16 +1,16 @@
-//! What a store says about its objects.
+//! Facts that a store reports about its objects.
 
 use cdh_bundle::Digests;
 use jiff::Timestamp;
 
 use crate::ObjectKey;
 
-/// What is known of an object without reading it.
+/// Facts about an object that was not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectStat {
     /// Bytes.
     pub size: u64,
-    /// Changes with the content; means nothing else. Without quotes.
+    /// Changes with the content; has no other meaning. Without quotes.
     pub etag: Option<String>,
     /// When it was written.
     pub modified: Option<Timestamp>,
@@ -30,7 +30,7 @@ pub struct ListedObject {
 }
 
 impl ListedObject {
-    /// What the listing says of it, for [`Store::read_pinned`](crate::Store::read_pinned).
+    /// The listing's facts about it, for [`Store::read_pinned`](crate::Store::read_pinned).
     #[must_use]
     pub fn stat(&self) -> ObjectStat {
         ObjectStat {
@@ -41,26 +41,27 @@ impl ListedObject {
     }
 }
 
-/// How deep a listing goes.
+/// The depth of a listing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Depth {
     /// Every object.
     #[default]
     All,
-    /// Up to the next `/` after [`Listing::under`]; what goes on there is a [`Listed::Prefix`].
+    /// Up to the next `/` after [`Listing::under`]; longer keys are merged into a
+    /// [`Listed::Prefix`].
     Level,
 }
 
 /// What to list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Listing<'l> {
-    /// Begin of every key; need not end at a `/`.
+    /// The prefix of every key; need not end with `/`.
     pub under: &'l str,
-    /// Only keys that come after this one in the order of bytes; its own prefix may or may not be reported.
+    /// Only keys that sort after this one; a prefix that contains it may or may not be reported.
     pub start_after: Option<&'l str>,
     /// How deep.
     pub depth: Depth,
-    /// Whether one request of a server is enough, with whatever names it returns.
+    /// Whether one request to a server is enough, with any names that it returns.
     pub first_page: bool,
 }
 
@@ -84,7 +85,7 @@ impl<'l> Listing<'l> {
         }
     }
 
-    /// Only what comes after `key` in the order of bytes; it needs not exist.
+    /// Only keys that sort after `key`, which need not exist.
     #[must_use]
     pub fn after(self, key: &'l str) -> Self {
         Self {
@@ -99,23 +100,23 @@ impl<'l> Listing<'l> {
 pub enum Listed {
     /// An object.
     Object(ListedObject),
-    /// Begin of further keys, with its `/` at the end: `dumps/2026-01-31/`.
+    /// Prefix of further keys, with `/` at the end: `dumps/2026-01-31/`.
     Prefix(String),
 }
 
-/// What was sent, and how the store can be asked for it again.
+/// What was sent, with the checksums to verify it in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// Digests of the bytes that were sent.
+    /// Digests of the sent bytes.
     pub digests: Digests,
-    /// CRC-64/NVME of them, where it was computed.
+    /// Their CRC-64/NVME, if it was computed.
     pub crc64: Option<u64>,
-    /// The etag that they must have by the rules of MD5 etags, where it was computed.
+    /// Their expected etag according to the rules for MD5 etags, if it was computed.
     pub etag: Option<String>,
 }
 
 impl Receipt {
-    /// With nothing but the digests.
+    /// With the digests only.
     #[must_use]
     pub fn new(digests: Digests) -> Self {
         Self {

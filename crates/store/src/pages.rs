@@ -1,19 +1,19 @@
-//! A listing that can be looked at while it goes on: pages of dumps, the newest day first.
+//! Lists dumps in pages, newest day first, for callers that show a listing before it is complete.
 //!
-//! What [`Catalog::find`] answers in one piece needs all keys first. A screen wants the newest dumps
-//! at once and the rest as it comes, and never holds a key longer than the page it is in: the
-//! manifest's key comes right before its bundle's in the order of keys, so one stem is remembered.
+//! [`Catalog::find`] returns everything at once and needs all keys first. A screen wants the newest
+//! dumps immediately, and holds no key longer than its page. In the order of keys, a manifest's key
+//! precedes its bundle's, so only one stem is stored.
 
 use std::ops::ControlFlow;
 
 use crate::catalog::{DUMPS, holds_no_dumps};
 use crate::{Catalog, DumpSummary, Listed, ListedObject, Listing, StoreError};
 
-/// Dumps of a page: small enough for the first to come at once, large enough for a hundred thousand
-/// not to be counted in messages.
+/// Dumps per page: small enough that the first page arrives soon, large enough that a hundred
+/// thousand dumps need few messages.
 const PAGE: usize = 1024;
 
-/// Separates dumps from bundles without manifests, in the order of keys.
+/// Distinguishes dumps from bundles without manifests, in the order of keys.
 #[derive(Default)]
 pub(crate) struct Pairing {
     /// Key of the last manifest, without `.manifest.json`.
@@ -35,11 +35,11 @@ impl Pairing {
 }
 
 impl Catalog<'_> {
-    /// Hands out the dumps of the store in pages, until `visit` breaks: the newest day first and
-    /// within a page the newest first, then all other keys.
+    /// Visits the dumps of the store in pages until `visit` breaks: newest day first, newest dump
+    /// first within a page, then all other keys.
     ///
     /// # Errors
-    /// When the store cannot be listed; what was handed out until then is right.
+    /// If the store cannot be listed; pages visited before are valid.
     pub fn pages(
         &self,
         visit: &mut dyn FnMut(Vec<DumpSummary>) -> ControlFlow<()>,

@@ -26,7 +26,7 @@ pub struct Query {
     pub pid: Option<u64>,
     /// systemd unit, with or without `.service`; needs the manifest.
     pub unit: Option<String>,
-    /// Part of the command line, or a pattern for all of it; needs the manifest.
+    /// Part of the command line, or a pattern for the complete one; needs the manifest.
     pub command_line: Option<String>,
     /// `11`, `SEGV` or `SIGSEGV`.
     pub signal: Option<String>,
@@ -34,17 +34,18 @@ pub struct Query {
     pub since: Option<Timestamp>,
     /// Not newer.
     pub until: Option<Timestamp>,
-    /// Only what is not complete.
+    /// Only incomplete dumps.
     pub truncated: bool,
-    /// The fingerprint or its beginning.
+    /// The fingerprint or its prefix.
     pub fingerprint: Option<String>,
-    /// At most so many, the newest.
+    /// Maximum number of dumps, the newest first.
     pub limit: Option<usize>,
 }
 
 impl Query {
-    /// Whether what the key holds does not rule a dump out. `limit` is no condition; image and node are in
-    /// manifests, and so is the whole of a name that the key cut: see [`is_certain_of`](Self::is_certain_of).
+    /// Whether the key does not rule the dump out. `limit` is not a condition. Image and node are in
+    /// manifests, and so are complete names that the key shortened: see
+    /// [`is_certain_of`](Self::is_certain_of).
     #[must_use]
     pub fn matches(&self, dump: &DumpSummary) -> bool {
         self.names_fit(dump) != Fit::No
@@ -63,8 +64,8 @@ impl Query {
             })
     }
 
-    /// Whether the key of a dump that [`matches`](Self::matches) is enough to say so; otherwise its manifest
-    /// has to be read.
+    /// Whether the key of a dump that [`matches`](Self::matches) is sufficient; otherwise its manifest must
+    /// be read.
     #[must_use]
     pub fn is_certain_of(&self, dump: &DumpSummary) -> bool {
         let fingerprint = self.fingerprint.as_ref().is_none_or(|wanted| {
@@ -105,7 +106,8 @@ impl Query {
             || self.command_line.is_some()
     }
 
-    /// Whether the manifest of a dump whose key [`matches`](Self::matches) matches too. `cut` is of that key.
+    /// Whether the manifest of a dump whose key [`matches`](Self::matches) matches too. `cut` shows which
+    /// names the key shortened.
     #[must_use]
     pub fn matches_facts(&self, cut: CutNames, facts: &ManifestFacts) -> bool {
         let text = |pattern: &Option<String>, value: &Option<String>| {
@@ -135,7 +137,7 @@ impl Query {
             })
         };
         self.fingerprint.as_ref().is_none_or(starts)
-            // Names that the key holds wholly were compared before.
+            // Names that the key holds completely were compared before.
             && (!cut.namespace || text(&self.namespace, &facts.namespace))
             && (!cut.pod || text(&self.pod, &facts.pod))
             && (!cut.exe || text(&self.exe, &Some(facts.exe.clone())))
@@ -148,14 +150,14 @@ impl Query {
     }
 }
 
-/// What a query compares of a manifest.
+/// The facts in a manifest that a query compares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ManifestFacts {
     /// Kubernetes namespace, not cut.
     pub namespace: Option<String>,
-    /// Pod, or container outside Kubernetes, not cut.
+    /// Pod, or container outside Kubernetes; complete.
     pub pod: Option<String>,
-    /// Name of the program, not cut.
+    /// Name of the program; complete.
     pub exe: String,
     /// Its complete path.
     pub exe_path: Option<String>,
@@ -169,7 +171,7 @@ pub struct ManifestFacts {
     pub fingerprint: Option<String>,
     /// Image of the container.
     pub image: Option<ImageRef>,
-    /// The node's names, as Kubernetes calls it first, then its hostname, which is empty if it is not known.
+    /// The node's names: in Kubernetes first, then its hostname, which is empty if unknown.
     pub nodes: Vec<String>,
 }
 
@@ -177,7 +179,7 @@ impl ManifestFacts {
     /// The facts of one manifest.
     #[must_use]
     pub fn of(manifest: &Manifest) -> Self {
-        // The host of an import may only be known by the name that its process saw.
+        // For an import, the host may only be known by the name that its process saw.
         let host = match manifest.node.is_empty() && manifest.imported.is_some() {
             true => &manifest.hostname,
             false => &manifest.node,
@@ -219,9 +221,9 @@ pub fn command_line(manifest: &Manifest) -> Option<String> {
     Some(texts.join(" "))
 }
 
-/// Whether a text means an image, in any of the ways that images are written: the reference, its
-/// repository or the last part of that, each with a tag or version (`:1.4.2`), the start of the digest
-/// (`@1f52bc`), or neither; and what `cdh groups` and the TUI print.
+/// Whether a text names an image in any common form: the reference, its repository or the last part of
+/// that, each with a tag or version (`:1.4.2`), the start of the digest (`@1f52bc`), or neither; also
+/// the forms that `cdh groups` and the TUI print.
 fn is_image(wanted: &str, image: &ImageRef) -> bool {
     if glob(wanted, &image.reference) || image.name.as_ref().is_some_and(|name| glob(wanted, name))
     {
@@ -254,7 +256,7 @@ fn is_image(wanted: &str, image: &ImageRef) -> bool {
 /// Highest signal number of Linux (`SIGRTMAX`).
 const LAST_SIGNAL: i32 = 64;
 
-/// Whether a query's text means any signal: `11`, `SEGV` or `SIGSEGV`.
+/// Whether a query's text is a signal: `11`, `SEGV` or `SIGSEGV`.
 #[must_use]
 pub fn is_signal(text: &str) -> bool {
     (1..=LAST_SIGNAL).any(|number| same_signal(text, &SignalInfo::from_number(number).name()))
@@ -268,7 +270,7 @@ fn same_signal(wanted: &str, found: &str) -> bool {
     wanted.strip_prefix("SIG").unwrap_or(&wanted) == found.strip_prefix("SIG").unwrap_or(found)
 }
 
-/// Whether a name matches a pattern, as far as the key shows.
+/// Whether a name matches a pattern, judged by the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
     No,
@@ -276,7 +278,8 @@ enum Fit {
     Yes,
 }
 
-/// Whether a name matches `pattern`. The key has its start and its end (`value`) if it was shortened.
+/// Whether a name matches `pattern`. If the name was shortened, the key has its start and its end
+/// (`value`).
 fn fit(pattern: &str, value: &str, is_cut: bool) -> Fit {
     let known = |fits| if fits { Fit::Yes } else { Fit::No };
     if !is_cut {
@@ -297,7 +300,7 @@ fn fit(pattern: &str, value: &str, is_cut: bool) -> Fit {
     };
     let fits = compare(start.starts_with(head), head.starts_with(start))
         .min(compare(end.ends_with(tail), tail.ends_with(end)));
-    // More than one run of anything asks for what is between.
+    // With more than one `*`, the text between them must match too.
     let is_simple = !pattern.contains('?') && pattern.matches('*').count() == 1;
     if is_simple {
         fits
@@ -306,7 +309,8 @@ fn fit(pattern: &str, value: &str, is_cut: bool) -> Fit {
     }
 }
 
-/// Whether `text` matches `pattern`, in time proportional to the product of their lengths at worst.
+/// Whether `text` matches `pattern`; the worst-case time is proportional to the product of their
+/// lengths.
 fn glob(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) =
         (pattern.chars().collect(), text.chars().collect());
@@ -372,7 +376,7 @@ mod tests {
         ] {
             assert_eq!(fit(pattern, "ab…gh", true), expected, "{pattern}");
         }
-        // Cut by an older agent: only the start is known.
+        // Shortened by an older agent: only the start is known.
         assert_eq!(fit("abcd", "ab", true), Fit::Unknown);
         assert_eq!(fit("ab*", "ab", true), Fit::Yes);
         assert_eq!(fit("ac", "ab", true), Fit::No);

@@ -1,10 +1,11 @@
-//! Which dumps a store may lose: limits on age, on the number of equal crashes, and on the whole.
+//! Decides which dumps to delete: limits on age, on the number of equal crashes, and on the total
+//! size.
 //!
-//! Time, fingerprint and size of a dump come from its key, and every writer of objects chooses keys. The
-//! invariant: a dump goes because of others only if those others are dumps, as their manifests show. So the
-//! manifests of the dumps that stay, and for which another one goes, are read first ([`Retention::plan`]).
-//! What is not a dump counts for nothing, and is not deleted either. A writer who makes whole dumps can still
-//! displace others: versioning or an object lock of the bucket protects from that.
+//! Time, fingerprint and size of a dump come from its key, and every writer of objects chooses keys.
+//! Invariant: a dump is only deleted because of other dumps if the manifests of these prove that they are
+//! dumps. Therefore [`Retention::plan`] first reads the manifests of dumps that stay while another one is
+//! deleted because of them. Objects that are not dumps are neither counted nor deleted. A writer who uploads
+//! complete dumps can still displace others; versioning or Object Lock of the bucket protects against that.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -13,26 +14,27 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{DumpSummary, ObjectKey};
 
-/// Clocks of nodes, of the store and of this machine differ by less.
+/// Maximum difference between the clocks of nodes, of the store and of this machine.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_hours(1);
-/// Bytes that a zip takes for one entry besides its contents and name: local header, data descriptor, record
-/// in the directory, alignment of a core's frames (APPNOTE.TXT of PKWARE, 4.3).
+/// Bytes that a zip needs for one entry besides its contents and name: local header, data descriptor,
+/// directory record, alignment of a core's frames (APPNOTE.TXT of PKWARE, 4.3).
 const ENTRY_OVERHEAD: u64 = 8 << 10;
 
-/// Limits; each holds for itself. Without any, everything stays.
+/// Limits that apply independently. Without any, nothing is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// Dumps from before this go, if their objects were written before it, too: a node's clock may be wrong,
-    /// and a copy of a store has new objects.
+    /// Deletes dumps captured before this time, if their objects were written before it, too: a node's clock
+    /// may be wrong, and a copy of a store has new objects.
     pub oldest: Option<Timestamp>,
-    /// So many dumps of each fingerprint stay, the newest. Dumps without one are not counted.
+    /// Number of newest dumps of each fingerprint that stay. Dumps without a fingerprint are not
+    /// counted.
     pub per_fingerprint: Option<usize>,
-    /// Bytes of all bundles together; the oldest go first. One that is larger alone goes, and displaces no
-    /// other. A bundle whose size is not known counts as nothing.
+    /// Maximum bytes of all bundles together; the oldest are deleted. A bundle that exceeds the limit
+    /// alone is deleted without displacing others. Bundles of unknown size count as 0.
     pub total: Option<u64>,
 }
 
-/// Why a dump may go.
+/// Why a dump may be deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Expired {
@@ -40,12 +42,12 @@ pub enum Expired {
     Age,
     /// There are enough newer ones of the same crash.
     Count,
-    /// All together take too much room.
+    /// All dumps together exceed the size limit.
     Size,
 }
 
 impl Expired {
-    /// The option of `cdh gc` that is over its limit.
+    /// The option of `cdh gc` whose limit applies.
     #[must_use]
     pub fn option(self) -> &'static str {
         match self {
@@ -55,7 +57,7 @@ impl Expired {
         }
     }
 
-    /// In words, with the limit that it is over: `older than --older-than`.
+    /// The reason in words, with the limit: `older than --older-than`.
     #[must_use]
     pub fn describe(self) -> &'static str {
         match self {
@@ -67,7 +69,7 @@ impl Expired {
 }
 
 impl Retention {
-    /// The dumps that may go, the oldest first, each with the first reason that it has.
+    /// The dumps to delete, oldest first, each with its first reason.
     #[must_use]
     pub fn expired(&self, dumps: &[DumpSummary]) -> Vec<(DumpSummary, Expired)> {
         let mut newest_first: Vec<&DumpSummary> = dumps.iter().collect();
@@ -96,7 +98,7 @@ impl Retention {
             } else {
                 let with = total.saturating_add(dump.size.unwrap_or(0));
                 let fits = self.total.is_none_or(|limit| with <= limit);
-                // Once one does not fit, no older one stays in its place.
+                // Once a dump does not fit, no older one may take its place.
                 total = if fits { with } else { u64::MAX };
                 (!fits).then_some(Expired::Size)
             };
@@ -106,7 +108,7 @@ impl Retention {
         expired
     }
 
-    /// Whether it does not fit, even alone.
+    /// Whether it exceeds the limit alone.
     fn is_too_large(&self, dump: &DumpSummary) -> bool {
         self.total
             .is_some_and(|limit| dump.size.unwrap_or(0) > limit)
@@ -119,9 +121,9 @@ impl Retention {
         self.oldest.is_some_and(|oldest| newest < oldest)
     }
 
-    /// As [`expired`](Self::expired), but nothing goes because of what is not a dump. `read` returns the
-    /// manifests of some dumps; it is asked about those that stay while others of the same crash go, and about
-    /// all that stay if there is too much of everything. It is asked about each dump once.
+    /// Like [`expired`](Self::expired), but objects that are not dumps displace nothing. `read` returns the
+    /// manifests of some dumps. It is called for those that stay while others of the same crash are deleted,
+    /// and for all that stay if the size limit applies; once per dump.
     pub fn plan<E>(
         &self,
         dumps: &[DumpSummary],
@@ -135,7 +137,7 @@ impl Retention {
                 known.insert(dump.key.clone(), false);
             }
         }
-        // Where there are many that are not dumps, more are looked at in each round.
+        // If many are not dumps, each round checks more.
         let mut ahead = 1_usize;
         loop {
             let counts = |dump: &&DumpSummary| known.get(&dump.key) != Some(&false);
@@ -166,7 +168,7 @@ impl Retention {
         }
     }
 
-    /// Of `counted` those that make others expire and were not looked at yet.
+    /// The dumps in `counted` that make others expire and were not checked yet.
     fn unsure(
         &self,
         counted: &[DumpSummary],
@@ -192,7 +194,7 @@ impl Retention {
         let mut newest_first: Vec<&DumpSummary> = counted.iter().collect();
         newest_first.sort_by(|a, b| (b.captured_at, &b.key).cmp(&(a.captured_at, &a.key)));
         let mut unsure = Vec::new();
-        // The first that does not fit makes all older ones go.
+        // After the first one that does not fit, all older ones are deleted.
         let mut is_full = false;
         for dump in newest_first {
             let why = gone.get(&dump.key);
@@ -217,18 +219,18 @@ impl Retention {
 /// Returns the manifests of some dumps, in their order.
 pub type ReadManifests<'r, E> = dyn FnMut(&[DumpSummary]) -> Vec<Result<Manifest, E>> + 'r;
 
-/// What retention limits do to a store.
+/// The effect of retention limits on a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RetentionPlan {
-    /// The dumps that may go, each with its reason.
+    /// The dumps to delete, each with its reason.
     pub expired: Vec<(DumpSummary, Expired)>,
-    /// Objects that look like dumps and are none: their time is in the future, or their manifest does not
-    /// agree with key and object. They were not counted, and stay.
+    /// Objects that look like dumps but are not: their time is in the future, or their manifest
+    /// contradicts key and object. They are neither counted nor deleted.
     pub not_counted: Vec<DumpSummary>,
 }
 
-/// Whether the manifest beside a bundle is about this dump: id, time, fingerprint, and a size that the zip of
-/// its entries can have. Of IBM's zips the manifest is made from the zip itself.
+/// Whether the manifest beside a bundle describes this dump: id, time, fingerprint, and a size that the zip
+/// of its entries can have. For IBM's zips, the manifest is made from the zip itself.
 fn agrees(dump: &DumpSummary, manifest: &Manifest) -> bool {
     if dump.legacy {
         return manifest.id == dump.id;
@@ -245,7 +247,7 @@ fn agrees(dump: &DumpSummary, manifest: &Manifest) -> bool {
     let (least, overhead) = stored.fold((0_u64, ENTRY_OVERHEAD), |sum, entry| {
         (sum.0.saturating_add(entry.0), sum.1.saturating_add(entry.1))
     });
-    // The zip holds the manifest, too.
+    // The zip also contains the manifest.
     let own = manifest.to_json().map_or(0, |json| json.len() as u64);
     let most = least
         .saturating_add(overhead)
@@ -261,7 +263,7 @@ mod tests {
     use super::*;
     use crate::ObjectKey;
 
-    /// A dump of this day of January.
+    /// A dump from this day of January.
     fn dump(day: u8, fingerprint: &str, size: u64) -> DumpSummary {
         let key = format!(
             "dumps/2026-01-{day:02}/120000Z_-_-_x_SIGSEGV_{fingerprint}_complete_{}.zip",
@@ -331,7 +333,7 @@ mod tests {
         ] {
             let plan = retention.plan(&all, now, &mut read);
             let expired: Vec<_> = plan.expired.iter().map(|(dump, _)| &dump.key).collect();
-            // What does not fit even alone displaces nothing.
+            // A dump that exceeds the limit alone displaces nothing.
             let alone = retention.total.map(|_| &huge.key);
             assert_eq!(expired, Vec::from_iter(alone), "{retention:?}");
             let not_counted = keys(&plan.not_counted);

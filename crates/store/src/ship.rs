@@ -1,4 +1,4 @@
-//! The order in which a dump enters and leaves a store.
+//! The order of operations when a dump is stored and removed.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -7,7 +7,7 @@ use cdh_bundle::{BundleError, BundleReader, BundleWriter, Digests, SourceReader,
 
 use crate::{DumpSummary, FirstSeenWriter, ObjectKey, Receipt, ShipError, Store, StoreError};
 
-/// A dump that is in the store, verified.
+/// A dump in the store, verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shipped {
     /// Key of the bundle.
@@ -16,31 +16,30 @@ pub struct Shipped {
     pub digests: Digests,
 }
 
-/// Puts the bundle, compares what the store holds with what was sent, and only then puts the
-/// manifest that makes it a dump. Doing it twice is the same as doing it once. What turns out to be
-/// something else is removed, so that the next try can begin anew: a dump's keys hold its id, and its bytes do not
-/// depend on the sender.
+/// Puts the bundle, compares the stored object with what was sent, and only then puts the manifest that commits
+/// the dump. The operation is idempotent. A stored object that differs is removed, so that the next attempt can
+/// start over: a dump's keys contain its id, and its bytes do not depend on the sender.
 ///
 /// # Errors
-/// When the store fails, the spool entry is broken, or the store holds something else afterwards.
+/// If the store fails, the spool entry is damaged, or the stored object differs.
 pub fn ship(store: &dyn Store, bundle: &BundleWriter) -> Result<Shipped, ShipError> {
     ship_by(store, bundle, &FirstSeenWriter::default(), |key| {
         store.put(key, &mut bundle.reader(), bundle.len())
     })
 }
 
-/// How a dump is shipped by an agent that ships many.
+/// Options for an agent that ships many dumps.
 pub struct ShipOptions<'o> {
-    /// File that notes what an earlier try has brought into the store: it is not sent again.
+    /// File that records the progress of an earlier attempt, which is not sent again.
     pub journal: &'o Path,
-    /// Called with the number of bytes that were sent; may wait, or end the upload.
+    /// Called with the number of sent bytes; may wait, or end the upload.
     pub flow: &'o dyn Fn(usize) -> Flow,
-    /// Records when each crash was first seen.
+    /// Records when the store first received each crash.
     pub first_seen: &'o FirstSeenWriter,
 }
 
-/// As [`ship`], continuing an earlier try. Ends with [`StoreError::Stopped`] soon after
-/// [`flow`](ShipOptions::flow) says so.
+/// Like [`ship`], resuming an earlier attempt. Ends with [`StoreError::Stopped`] soon after
+/// [`flow`](ShipOptions::flow) requests it.
 ///
 /// # Errors
 /// As [`ship`].
@@ -57,17 +56,16 @@ pub fn ship_resumable(
     })
 }
 
-/// Whether an upload goes on.
+/// Whether an upload continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
     /// It does.
     Go,
-    /// It is no longer wanted.
+    /// The upload must stop.
     Stop,
 }
 
-/// A body that reports how many bytes were read from it. The observer may make it wait, and ends it with an error
-/// when it is no longer wanted.
+/// A body that reports how many bytes were read from it. The observer can delay it, and end it with an error.
 struct Steered<'s, R> {
     inner: R,
     flow: &'s dyn Fn(usize) -> Flow,
@@ -100,14 +98,14 @@ fn ship_by(
         && is_something_else(error)
         && store.stat(&manifest_key)?.is_none()
     {
-        // Without a manifest it is no dump, but the rest of an upload that went wrong.
+        // Without a manifest it is not a dump, but the rest of a failed upload.
         store.delete(&key)?;
     }
     let sent = sent?;
-    // Before the manifest, so that no committed dump is missing in the index. A store that refuses the
-    // entry keeps the dump all the same; the writer tries again with the next one.
+    // This precedes the manifest, so that no committed dump is missing in the index. If a store
+    // refuses the entry, the dump is stored nevertheless; the writer retries with the next one.
     let _ = first_seen.record(store, bundle.manifest(), &key);
-    // The very bytes that the bundle ends with: a newer agent's fields are not lost on the way.
+    // Exactly the bytes at the end of the bundle, so that a newer agent's fields are not lost.
     let mut json = bundle.manifest_json();
     let size = json.len() as u64;
     let put = store.put(&manifest_key, &mut json, size);
@@ -116,7 +114,7 @@ fn ship_by(
     if let Err(error) = &put
         && is_something_else(error)
     {
-        // The bundle, which holds the manifest too, is the one that it has to be.
+        // The bundle, which contains the manifest, was verified.
         store.delete(&manifest_key)?;
     }
     put?;
@@ -133,8 +131,8 @@ fn is_something_else(error: &ShipError) -> bool {
     )
 }
 
-/// A spool entry that is not what its manifest says fails in the middle of the upload: that is not
-/// the store's fault, and trying again does not help.
+/// A spool entry that contradicts its manifest fails in the middle of the upload. The store is not
+/// at fault, and a retry does not help.
 fn blame(error: StoreError) -> ShipError {
     match error {
         StoreError::Io { path, source } => match source.downcast::<BundleError>() {
@@ -145,7 +143,7 @@ fn blame(error: StoreError) -> ShipError {
     }
 }
 
-/// What the store holds is not what was sent.
+/// The stored bytes differ from those that were sent.
 pub(crate) fn differs(key: &ObjectKey, expected: String, found: String) -> ShipError {
     ShipError::Verify {
         key: key.to_string(),
@@ -154,7 +152,7 @@ pub(crate) fn differs(key: &ObjectKey, expected: String, found: String) -> ShipE
     }
 }
 
-/// Compares the size, and then every byte by its SHA-256.
+/// Compares the size, and then all bytes by their SHA-256.
 pub(crate) fn read_back(
     store: &(impl Store + ?Sized),
     key: &ObjectKey,
@@ -178,12 +176,12 @@ pub(crate) fn read_back(
     Err(differs(key, shown(sent), shown(&found)))
 }
 
-/// Removes a dump: the manifest first, so that a removal cut short leaves none that cannot be read.
+/// Removes a dump: the manifest first, so that an interrupted removal leaves no unreadable dump.
 ///
-/// A zip that only looks like one of IBM's by its name is opened before: a foreign file is not ours to delete.
+/// A zip that only looks like IBM's by its name is opened first, because a foreign file must not be deleted.
 ///
 /// # Errors
-/// When the store fails, or it is no dump.
+/// If the store fails, or it is not a dump.
 pub fn remove_dump(store: &dyn Store, dump: &DumpSummary) -> Result<(), StoreError> {
     if !dump.is_certain() {
         let opened = match store.read(&dump.key) {

@@ -1,9 +1,9 @@
-//! Names that a misspelt one may stand for.
+//! Finds the known name that is most similar to a misspelt one.
 
-/// Letters that count in a comparison: longer names come from outside and would only cost time.
+/// Maximum letters compared: longer names are untrusted and would only cost time.
 const LONGEST: usize = 64;
 
-/// Letters to insert, delete, replace or swap between two names.
+/// Maximum letters to insert, delete, replace or swap between two names.
 pub(crate) fn distance(a: &str, b: &str) -> usize {
     let cut = |text: &str| text.chars().take(LONGEST).collect::<String>();
     strsim::osa_distance(&cut(a), &cut(b))

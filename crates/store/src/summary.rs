@@ -1,4 +1,4 @@
-//! What a key alone says about a dump.
+//! The facts about a dump that its key contains.
 
 use cdh_bundle::{DumpId, Manifest, RawText};
 use jiff::Timestamp;
@@ -9,14 +9,14 @@ use crate::catalog::{DUMPS, holds_no_dumps};
 use crate::key::{IMPORT_TIME, MAX_EXE, MAX_NAMESPACE, MAX_POD, may_be_cut, unescape};
 use crate::{ObjectKey, legacy_key};
 
-/// A dump as its key describes it.
+/// A dump as described by its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DumpSummary {
     /// Its id.
     pub id: DumpId,
     /// When the process died, to the second; see [`is_import_time`](Self::is_import_time).
     pub captured_at: Timestamp,
-    /// Whether `captured_at` is the time of an import: that of the crash is not known.
+    /// Whether `captured_at` is the time of an import, because the time of the crash is unknown.
     pub is_import_time: bool,
     /// Kubernetes namespace; `…` marks where a long name was shortened.
     pub namespace: Option<String>,
@@ -32,17 +32,17 @@ pub struct DumpSummary {
     pub verdict: String,
     /// Key of the bundle.
     pub key: ObjectKey,
-    /// Bytes of the bundle, if the listing has them.
+    /// Bytes of the bundle, if the listing reports them.
     pub size: Option<u64>,
-    /// When the bundle was written to the store, if the listing says so.
+    /// When the bundle was written to the store, if the listing reports it.
     pub modified: Option<Timestamp>,
     /// Whether IBM's core-dump-handler wrote it.
     pub legacy: bool,
-    /// Which names may be longer than the key could hold.
+    /// Which names may be shortened in the key.
     pub cut: CutNames,
 }
 
-/// Which names of a dump may be longer than its key could hold: only its manifest has the whole name.
+/// Which names of a dump may be shortened in its key; only its manifest has the complete names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CutNames {
     /// The namespace.
@@ -54,13 +54,14 @@ pub struct CutNames {
 }
 
 impl DumpSummary {
-    /// When the process died, to the second; `None` if that is not known.
+    /// When the process died, to the second; `None` if unknown.
     #[must_use]
     pub fn captured(&self) -> Option<Timestamp> {
         (!self.is_import_time).then_some(self.captured_at)
     }
 
-    /// Reads a bundle's key, ours or one by a template of IBM's agent; `None` for any other object.
+    /// Parses a bundle's key, ours or one by a template of IBM's agent; `None` for any other
+    /// object.
     #[must_use]
     pub fn from_key(key: &ObjectKey) -> Option<Self> {
         if holds_no_dumps(key.as_str()) {
@@ -69,7 +70,7 @@ impl DumpSummary {
         let (folder, name) = key.as_str().rsplit_once('/').unwrap_or(("", key.as_str()));
         let stem = name.strip_suffix(".zip")?;
         Self::ours(key, folder, stem).or_else(|| {
-            // No other objects are at such keys.
+            // No other objects have such keys.
             let is_elsewhere = !key.as_str().starts_with(DUMPS);
             is_elsewhere.then(|| legacy_key::summary(key, stem))?
         })
@@ -118,8 +119,8 @@ impl DumpSummary {
         })
     }
 
-    /// Takes from the manifest of one of IBM's zips what its name could only suggest. A zip that does not name a
-    /// program is foreign, and keeps its guess.
+    /// Replaces guesses from the name of one of IBM's zips by facts from its manifest. A zip that does not name
+    /// a program is foreign, and keeps its guess.
     pub(crate) fn refine(&mut self, manifest: &Manifest) {
         if manifest.process.name.is_empty() {
             return;
@@ -139,15 +140,15 @@ impl DumpSummary {
         self.verdict = manifest.verdict.word().to_owned();
     }
 
-    /// Whether the key alone proves that it is a dump: ours, or by IBM's default template. Others have
-    /// to be opened before anything is done to them that cannot be undone.
+    /// Whether the key alone proves that it is a dump: ours, or by IBM's default template. Others must
+    /// be opened before an irreversible operation.
     #[must_use]
     pub fn is_certain(&self) -> bool {
         !self.legacy || stem(&self.key).is_some_and(legacy_key::is_default)
     }
 }
 
-/// The file's name without its end.
+/// The file's name without its suffix.
 fn stem(key: &ObjectKey) -> Option<&str> {
     let name = key.as_str().rsplit('/').next()?;
     name.strip_suffix(".zip")

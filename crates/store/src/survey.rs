@@ -1,7 +1,7 @@
-//! Dumps that match, and when their crashes were first seen in the whole store, whatever the query hides.
+//! Finds matching dumps, and when the whole store first received their crashes, whatever the query hides.
 //!
-//! Three sources, cheapest first: what the query listed anyway, the index below `first-seen/`, and, for
-//! dumps from before the index, a listing of older days, newest first, that is bounded.
+//! Three sources, cheapest first: the query's own listing, the index below `first-seen/`, and, for
+//! dumps from before the index, a limited listing of older days, newest first.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -15,35 +15,35 @@ use crate::catalog::DUMPS;
 use crate::first_seen::{self, FirstSeenIndex, is_fingerprint};
 use crate::{Catalog, DumpSummary, Listed, Listing, Query, StoreError};
 
-/// How far back dumps from before the index are looked for.
+/// How far back to search for dumps from before the index.
 const LOOK_BACK: SignedDuration = SignedDuration::from_hours(90 * 24);
-/// Objects that are listed for it: about 200 requests to a bucket.
+/// Maximum objects listed for this: about 200 requests to a bucket.
 const MAX_OBJECTS: usize = 200_000;
-/// Days that are listed at once.
+/// Number of days listed in parallel.
 const PARALLEL: usize = 8;
-/// Fingerprints that are looked up one by one if the index is larger than what is listed at once.
+/// Maximum fingerprints that are looked up individually if the index is too large for one listing.
 const MAX_LOOKUPS: usize = 512;
 
-/// Dumps that match a query, and when their crashes were first seen.
+/// Dumps that match a query, and when the store first received their crashes.
 #[derive(Clone, Debug, Default)]
 pub struct Survey {
     /// Newest first.
     pub dumps: Vec<DumpSummary>,
-    /// For the fingerprints of these dumps.
+    /// The first times for the fingerprints of these dumps.
     pub first_seen: FirstSeen,
 }
 
-/// How far back first times were looked for.
+/// How far back first times were searched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reach {
     /// The whole store.
     #[default]
     Whole,
-    /// Dumps from before this time were not looked at: crashes may be older than they seem.
+    /// Dumps from before this time were not examined: crashes may be older than they seem.
     Since(Timestamp),
 }
 
-/// When crashes were first seen in a store.
+/// When the store first received each crash.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FirstSeen {
     times: HashMap<String, Timestamp>,
@@ -61,30 +61,30 @@ impl FirstSeen {
         }
     }
 
-    /// When this fingerprint was first seen.
+    /// When a crash with this fingerprint was first seen.
     #[must_use]
     pub fn first(&self, fingerprint: &str) -> Option<Timestamp> {
         self.times.get(fingerprint).copied()
     }
 
-    /// How far back was looked.
+    /// How far back the search went.
     #[must_use]
     pub fn reach(&self) -> Reach {
         self.reach
     }
 }
 
-/// What is to be surveyed, and when.
+/// The parameters of a survey.
 #[derive(Clone, Copy, Debug)]
 pub struct SurveyOptions {
-    /// It suffices to know of a crash that it is older than this.
+    /// It is enough to know that a crash is older than this.
     pub enough: Option<Timestamp>,
-    /// Times after this are not believed.
+    /// Times after this are ignored as wrong.
     pub now: Timestamp,
 }
 
 impl Catalog<'_> {
-    /// As [`find`](Self::find), with the time at which each crash was first seen in the whole store.
+    /// Like [`find`](Self::find), with the time at which the whole store first received each crash.
     ///
     /// # Errors
     /// As there.
@@ -120,12 +120,12 @@ impl Catalog<'_> {
         Ok(Survey { dumps, first_seen })
     }
 
-    /// Completes the index with all of `dumps`, which are those of the whole store; returns how many
-    /// crashes it did not know, or knew later. Before old dumps are deleted, this keeps their crashes from
-    /// looking new.
+    /// Completes the index with all of `dumps`, which must be those of the whole store. Returns how many
+    /// crashes were missing in the index or had a later time. This runs before old dumps are deleted, so
+    /// that their crashes do not look new.
     ///
     /// # Errors
-    /// When the store cannot be listed or written to.
+    /// If the store cannot be listed or written to.
     pub fn complete_first_seen(
         &self,
         dumps: &[DumpSummary],
@@ -146,7 +146,8 @@ impl Catalog<'_> {
         first_seen::complete(self.store(), &times, now)
     }
 
-    /// An index too large to be listed at once is asked for what is wanted; whether it answered for all.
+    /// Looks up the wanted fingerprints in an index that is too large for one listing; returns whether
+    /// all were found.
     fn look_up(
         &self,
         wanted: &HashSet<&str>,
@@ -169,7 +170,7 @@ impl Catalog<'_> {
         Ok(asked.len() == beyond.len())
     }
 
-    /// Lists the days up to `end`, newest first, for dumps that no index knows.
+    /// Lists the days up to `end`, newest first, for dumps that no index contains.
     fn look_back(
         &self,
         end: Timestamp,
@@ -211,7 +212,7 @@ impl Catalog<'_> {
             }
             wanted.retain(|text| !is_old(first_seen.first(text)));
             if complete < some.len() && !wanted.is_empty() {
-                // The day after the newest one that was not listed to its end.
+                // The day after the newest one whose listing is incomplete.
                 let next = some
                     .get(complete)
                     .and_then(|day| day.checked_add(1.day()).ok());
@@ -255,7 +256,7 @@ impl Catalog<'_> {
                 && let Some(fingerprint) = indexed(&dump).filter(|text| wanted.contains(text))
                 && !found.times.contains_key(fingerprint)
             {
-                // In the order of keys the first of a day is the oldest.
+                // In the order of keys, the first dump of a day is the oldest.
                 found.times.insert(fingerprint.to_owned(), dump.captured_at);
             }
             ControlFlow::Continue(())
@@ -264,21 +265,21 @@ impl Catalog<'_> {
     }
 }
 
-/// What one day's listing says.
+/// The results of one day's listing.
 #[derive(Default)]
 struct Day {
     times: HashMap<String, Timestamp>,
     is_cut: bool,
 }
 
-/// The fingerprint, if it is one that the index can know.
+/// The fingerprint, if the index can contain it.
 fn indexed(dump: &DumpSummary) -> Option<&str> {
     dump.fingerprint
         .as_deref()
         .filter(|text| is_fingerprint(text))
 }
 
-/// One thread for each of a few questions.
+/// One thread per question, because there are few.
 fn in_parallel<T: Sync, A: Send>(
     all: &[T],
     ask: impl Fn(&T) -> Result<A, StoreError> + Sync,

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use crate::{DirectoryStore, Store, StoreError};
 
-/// Options that the URL of a bucket may have.
+/// Valid options in the URL of a bucket.
 const OPTIONS: [&str; 10] = [
     "ca",
     "endpoint",
@@ -21,7 +21,7 @@ const OPTIONS: [&str; 10] = [
     "timeout",
 ];
 
-/// An option that no bucket has.
+/// An unknown option.
 fn unknown_option(text: String, option: &str) -> StoreError {
     StoreError::UnknownOption {
         text,
@@ -41,19 +41,20 @@ pub enum StoreUrl {
     S3 {
         /// Bucket.
         bucket: String,
-        /// Prefix of every key, without slashes at its ends; may be empty.
+        /// Prefix of every key, without slashes at start and end; may be empty.
         prefix: String,
-        /// `endpoint`, `region`, `profile`, `path-style`, `ca`, `timeout` (seconds), and for what is
-        /// written `sse` (`s3` or `kms`), `kms-key`, `storage-class`, `tags` (`team:core,stage:prod`).
+        /// `endpoint`, `region`, `profile`, `path-style`, `ca`, `timeout` (seconds); for written
+        /// objects also `sse` (`s3` or `kms`), `kms-key`, `storage-class`, `tags`
+        /// (`team:core,stage:prod`).
         options: BTreeMap<String, String>,
     },
 }
 
 impl StoreUrl {
-    /// With an option more; one that the URL has itself counts.
+    /// Adds an option; an option in the URL itself takes precedence.
     ///
     /// # Errors
-    /// When it is none, or the store takes none.
+    /// If the option is invalid, or the store has no options.
     pub fn with_option(self, name: &str, value: &str) -> Result<Self, StoreError> {
         let bad = |problem| StoreError::Url {
             text: format!("{name}={value}"),
@@ -130,7 +131,7 @@ impl FromStr for StoreUrl {
     }
 }
 
-/// Whether it was meant to be a URL: `s3:/bucket`, `s3//bucket`. A directory of such a name is written `./s3:/x`.
+/// Whether it was meant as a URL: `s3:/bucket`, `s3//bucket`. A directory with such a name is written `./s3:/x`.
 fn has_half_a_scheme(text: &str) -> bool {
     let is_word =
         |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -173,7 +174,7 @@ pub struct S3Keys {
 /// Opens a store.
 ///
 /// # Errors
-/// When it is not there, or of a kind that this version cannot use.
+/// If it does not exist, or has a kind that this version does not support.
 pub fn open_store(url: &StoreUrl) -> Result<Box<dyn Store>, StoreError> {
     open_store_as(url, None)
 }

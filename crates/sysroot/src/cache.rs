@@ -1,4 +1,4 @@
-//! What was taken from images and servers, by digest and build-id.
+//! Caches files from images and servers, by digest and build-id.
 //!
 //! ```text
 //! <root>/documents/<digest>                  manifests, indexes, tables of contents
@@ -10,9 +10,9 @@
 //! <root>/locks/<digest>                      held by the run that pulls an image
 //! ```
 //!
-//! Invariants: a file is whole or not there under its name (written aside, synced, renamed); names are
-//! made of hexadecimal digits only; the least recently used files go first. Files used in the last minutes stay:
-//! another process may be about to open them.
+//! Invariants: a file under its final name is complete (written under another name, synced, renamed). Names
+//! consist of hexadecimal digits only. The least recently used files are deleted first, but not those used in
+//! the last minutes: another process may be about to open them.
 
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -32,19 +32,19 @@ use crate::on_disk_index::LayerFiles;
 use crate::record::RecordWriter;
 use crate::{Digest, LayerIndex, kept};
 
-/// Bytes of all files together, unless said otherwise.
+/// Default limit of all files together, in bytes.
 const DEFAULT_LIMIT: u64 = 10 << 30;
-/// What was used so lately stays.
+/// Files used within this time are not deleted.
 const IN_USE: Duration = Duration::from_secs(600);
-/// A file aside that is so old was left by a run that died.
+/// A temporary file of this age is from a run that died.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
-/// Which of the files that share a build-id.
+/// Selects one of the files that share a build-id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FileRole {
-    /// The one with the code.
+    /// The file with the code.
     File,
-    /// The one with the debug information.
+    /// The file with the debug information.
     Debug,
 }
 
@@ -87,7 +87,7 @@ pub(crate) struct Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // After a rename there is nothing left under this name.
+        // After the rename, this name no longer exists.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -95,14 +95,14 @@ impl Drop for Draft {
 /// The outcome of storing a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeptModule {
-    /// It is the one that was asked for.
+    /// It is the wanted file.
     Kept(PathBuf),
-    /// It is another one, with this build-id, or with none.
+    /// It is another file, with this build-id, or with none.
     Other(Option<BuildId>),
 }
 
 impl Cache {
-    /// A cache in `root`, which is made when it is needed.
+    /// A cache in `root`, which is created when needed.
     #[must_use]
     pub fn in_directory(root: &Path) -> Self {
         Self {
@@ -136,7 +136,7 @@ impl Cache {
         directory.join(format!("path-{}", Sha256::of(path)))
     }
 
-    /// A file of the cache, if it is there; it counts as used from now.
+    /// A file of the cache, if it exists; this counts as a use.
     pub(crate) fn used(path: PathBuf) -> Option<PathBuf> {
         let file = File::open(&path).ok()?;
         let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
@@ -153,7 +153,7 @@ impl Cache {
         Some(bytes)
     }
 
-    /// A document that is what it was, at its beginning.
+    /// A document, whose first line identifies its version.
     pub(crate) fn open_document(&self, digest: Digest) -> Option<File> {
         let path = Self::used(self.documents().join(digest.hex()))?;
         let mut file = File::open(path).ok()?;
@@ -179,7 +179,7 @@ impl Cache {
         let _ = Self::seal(draft, &self.documents().join(digest.hex()));
     }
 
-    /// Best effort: a cache that cannot be written to is none.
+    /// Best effort: write errors are ignored.
     pub(crate) fn keep_document(&self, digest: Digest, bytes: &[u8]) {
         let kept = self.document_draft().and_then(|mut draft| {
             draft.file.write_all(bytes)?;
@@ -192,7 +192,7 @@ impl Cache {
         self.layer(layer).join("index")
     }
 
-    /// The index of a layer that was read before, as far into memory as there is room.
+    /// The index of a layer that was read before, in memory as far as there is room.
     pub(crate) fn index(&self, layer: Digest, room: &IndexBudget) -> Option<LayerFiles> {
         index_builder::load(&Self::used(self.index_place(layer))?, room).ok()
     }
@@ -205,7 +205,7 @@ impl Cache {
         drop(kept);
     }
 
-    /// Adds to an index that is too large to be written anew: the last record of a path counts.
+    /// Adds records to an index that is too large to rewrite: the last record of a path counts.
     pub(crate) fn amend_index(&self, layer: Digest, path: &[u8], node: &Node) {
         let place = self.index_place(layer);
         let kept = Self::draft(&self.layer(layer)).and_then(|mut draft| {
@@ -218,16 +218,16 @@ impl Cache {
         drop(kept);
     }
 
-    /// A file that was kept of a source without layers.
+    /// A cached file of a source without layers.
     #[must_use]
     pub fn module(&self, source: &str, part: FileRole, id: &BuildId) -> Option<PathBuf> {
         Self::used(Self::part(&self.source(source), part, id))
     }
 
-    /// Keeps a file of such a source, where it is the one with this build-id.
+    /// Caches a file of such a source, if it has this build-id.
     ///
     /// # Errors
-    /// When it cannot be read or written.
+    /// If it cannot be read or written.
     pub fn keep_module(
         &self,
         source: &str,
@@ -247,7 +247,7 @@ impl Cache {
         Ok(KeptModule::Kept(path))
     }
 
-    /// A new file beside its later place.
+    /// A new temporary file beside its final place.
     pub(crate) fn draft(directory: &Path) -> io::Result<Draft> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         DirBuilder::new()
@@ -256,7 +256,7 @@ impl Cache {
             .create(directory)?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = directory.join(format!(".draft-{}-{number}", std::process::id()));
-        // One of that name was left by a dead process that had our number.
+        // A dead process with the same id left a file of that name.
         let _ = fs::remove_file(&path);
         let file = OpenOptions::new()
             .read(true)
@@ -267,27 +267,27 @@ impl Cache {
         Ok(Draft { file, path })
     }
 
-    /// Gives a draft its name; a second call gives it another.
+    /// Gives a draft its name; a second call adds another name.
     pub(crate) fn seal(draft: &Draft, path: &Path) -> io::Result<()> {
         draft.file.sync_data()?;
         let aside = draft.path.with_extension("link");
         let _ = fs::remove_file(&aside);
         fs::hard_link(&draft.path, &aside)?;
         fs::rename(&aside, path)?;
-        // Renaming one name of a file to another of its names does nothing and leaves both.
+        // Renaming a file to another of its own names does nothing and leaves both names.
         let _ = fs::remove_file(&aside);
         Ok(())
     }
 
-    /// Waits until no other run fetches this file from a source without layers; the lock is released when the
-    /// returned file is dropped.
+    /// Waits until no other run fetches this file from a source without layers. Dropping the returned file
+    /// releases the lock.
     #[must_use]
     pub fn lock_module(&self, source: &str, part: FileRole, id: &BuildId) -> Option<File> {
         let name = format!("{source} {} {id}", part.word());
         self.lock(Digest::of(name.as_bytes()))
     }
 
-    /// Waits until no other run pulls the same thing. Without a cache there is nothing to share.
+    /// Waits until no other run pulls the same image. Without a cache, there is nothing to share.
     pub(crate) fn lock(&self, digest: Digest) -> Option<File> {
         let directory = self.root.join("locks");
         DirBuilder::new()
@@ -305,7 +305,8 @@ impl Cache {
                 .open(&path)
                 .ok()?;
             flock(&file, FlockOperation::LockExclusive).ok()?;
-            // While this run waited, another one may have removed the file and a third created a new one.
+            // While this run waited, another one may have removed the file and a third one created a new
+            // one.
             let is_same = |there: fs::Metadata| {
                 file.metadata()
                     .is_ok_and(|own| (own.dev(), own.ino()) == (there.dev(), there.ino()))
@@ -317,7 +318,7 @@ impl Cache {
         }
     }
 
-    /// Removes lock files that no run has used for some time and none holds.
+    /// Removes unlocked lock files that were unused for some time.
     fn remove_old_locks(&self) {
         let entries = fs::read_dir(self.root.join("locks")).into_iter().flatten();
         for entry in entries.flatten() {
@@ -375,10 +376,10 @@ impl Cache {
         self.directories().into_iter().filter_map(entry).collect()
     }
 
-    /// Removes everything; returns how many bytes that freed.
+    /// Removes everything; returns the number of freed bytes.
     ///
     /// # Errors
-    /// When something cannot be removed.
+    /// If something cannot be removed.
     pub fn clear(&self) -> io::Result<u64> {
         let bytes = self.entries().iter().map(|entry| entry.bytes).sum();
         match fs::remove_dir_all(&self.root) {
@@ -387,7 +388,7 @@ impl Cache {
         }
     }
 
-    /// Removes what was used longest ago until the rest is within the limit.
+    /// Removes the least recently used files until the rest is within the limit.
     pub fn shrink(&self) {
         self.remove_old_locks();
         let mut files: Vec<Stored> = self
@@ -407,7 +408,7 @@ impl Cache {
             if fs::remove_file(&file.path).is_ok() {
                 total = total.saturating_sub(file.share);
             }
-            // Gone only if this was the last file in it.
+            // Succeeds only if this was the last file in it.
             if let Some(parent) = file.path.parent() {
                 let _ = fs::remove_dir(parent);
             }
@@ -417,7 +418,7 @@ impl Cache {
 
 struct Stored {
     path: PathBuf,
-    /// Bytes on disk, shared among the names of the file.
+    /// Bytes on disk, divided among the names of the file.
     share: u64,
     used: SystemTime,
     is_draft: bool,
@@ -456,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_longest_ago_goes_and_what_is_in_use_stays() {
+    fn image_cache_evicts_the_least_recently_used_and_never_files_in_use() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::in_directory(directory.path()).with_limit(250 << 10);
         let paths = [("a", 9000), ("b", 8000), ("c", 7000), ("d", 10)]
@@ -495,7 +496,7 @@ mod tests {
         cache.shrink();
         assert!(!old_path.exists() && held_path.exists());
         assert!(root.path().join("locks").join(new.hex()).exists());
-        // A run that waits for a file which is removed meanwhile takes the new one.
+        // If the file that a run waits for is removed meanwhile, the run locks the new one.
         let waiting = std::thread::scope(|scope| {
             let waiter = scope.spawn(|| cache.lock(held).unwrap());
             fs::remove_file(&held_path).unwrap();

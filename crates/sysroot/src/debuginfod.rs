@@ -1,7 +1,7 @@
 //! debuginfod servers: files by build-id.
 //!
-//! `GET <url>/buildid/<hex>/executable` and `…/debuginfo` (debuginfod(8)). What comes is kept only if it
-//! has the build-id; that no server has a file is remembered for a while, in the cache too.
+//! `GET <url>/buildid/<hex>/executable` and `…/debuginfo` (debuginfod(8)). A received file is cached
+//! only if it has the build-id. If no server has a file, that is cached for a while too.
 
 use std::fs;
 use std::io::Read;
@@ -20,14 +20,14 @@ const MAX_REDIRECTS: usize = 5;
 /// Unless DEBUGINFOD_MAXSIZE says less.
 const MAX_SIZE: u64 = 4 << 30;
 
-/// All servers together, in the cache.
+/// The source name in the cache for all servers together.
 const SOURCE: &str = "debuginfod";
 
-/// Why a server gave nothing.
+/// Why a server provided no file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DebuginfodError {
-    /// No answer, or a broken one.
+    /// No answer, or an invalid one.
     #[error("debuginfod server `{server}`: {problem}")]
     Server {
         /// Its address.
@@ -58,7 +58,7 @@ pub struct Debuginfod {
 }
 
 impl Debuginfod {
-    /// As the environment has it; `None` without servers.
+    /// From the environment; `None` without servers.
     #[must_use]
     pub fn from_environment(cache: &Cache, ca: Option<PathBuf>) -> Option<Self> {
         let urls = std::env::var("DEBUGINFOD_URLS").unwrap_or_default();
@@ -90,16 +90,16 @@ impl Debuginfod {
         })
     }
 
-    /// A file that a server gave before; sends no request.
+    /// A cached file; sends no request.
     #[must_use]
     pub fn cached(cache: &Cache, part: FileRole, id: &BuildId) -> Option<PathBuf> {
         Cache::used(Cache::part(&cache.source(SOURCE), part, id))
     }
 
-    /// The file with this build-id; `None` where no server has it.
+    /// The file with this build-id; `None` if no server has it.
     ///
     /// # Errors
-    /// When the last of them failed or sent another file.
+    /// If the last of them failed or sent another file.
     pub fn get(
         &self,
         part: FileRole,
@@ -235,7 +235,7 @@ impl Debuginfod {
                 found,
             });
         }
-        // Asked for debug information, servers may send the file itself where it holds some.
+        // For debug information, a server may send the program itself if it contains some.
         if part == FileRole::File && found.part != Some(FileRole::File) {
             return Err(bad("sent debug information instead of the file".to_owned()));
         }

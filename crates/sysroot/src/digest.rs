@@ -1,4 +1,4 @@
-//! Digests of blobs, and a reader's running SHA-256.
+//! Digests of blobs, and the running SHA-256 of a reader.
 
 use std::fmt;
 
@@ -41,7 +41,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// A digest of what has passed so far.
+/// The digest of the bytes so far.
 #[derive(Clone, Default)]
 pub(crate) struct RunningDigest(sha2::Sha256);
 

@@ -1,4 +1,4 @@
-//! What can go wrong between an image's name and its files, and what to do about it.
+//! Errors between an image's name and its files, with advice.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use crate::Digest;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PullError {
-    /// Not the name of an image.
+    /// An invalid image name.
     #[error("invalid image reference `{text}`: {problem}")]
     Reference {
         /// What was given.
@@ -25,8 +25,8 @@ pub enum PullError {
         #[source]
         source: io::Error,
     },
-    /// It wants to know who asks, or does not let them.
-    #[error("registry `{registry}` does not let us read `{repository}`: {said}")]
+    /// The registry requires a login, or refuses it.
+    #[error("registry `{registry}` denies access to `{repository}`: {said}")]
     Denied {
         /// Its host.
         registry: String,
@@ -52,10 +52,10 @@ pub enum PullError {
         what: String,
         /// HTTP status.
         status: u16,
-        /// What it said, after a colon; empty where it said nothing.
+        /// The registry's message, after a colon; empty if there is none.
         said: String,
     },
-    /// Redirects without an end, or to a place that must not be followed.
+    /// Too many redirects, or one to a place that must not be followed.
     #[error("registry `{registry}` redirects {problem}")]
     Redirect {
         /// Its host.
@@ -63,8 +63,8 @@ pub enum PullError {
         /// What is wrong.
         problem: &'static str,
     },
-    /// Bytes that are not the ones that were asked for.
-    #[error("{what} has digest {found}, asked for was {expected}")]
+    /// The bytes do not have the requested digest.
+    #[error("{what} has digest {found}, expected {expected}")]
     Digest {
         /// What was read.
         what: String,
@@ -78,12 +78,12 @@ pub enum PullError {
     Truncated {
         /// What was read.
         what: String,
-        /// As the manifest has it.
+        /// The digest in the manifest.
         expected: u64,
         /// As received.
         found: u64,
     },
-    /// A manifest, an index or a token that makes no sense.
+    /// An invalid manifest, index or token.
     #[error("{what} is not valid: {problem}")]
     Malformed {
         /// What was read.
@@ -91,15 +91,15 @@ pub enum PullError {
         /// What is wrong with it.
         problem: String,
     },
-    /// No image for the core's processor.
-    #[error("the image is not there for {wanted}, only for {offered}")]
+    /// No image for the core's processor architecture.
+    #[error("the image exists only for {offered}, not for {wanted}")]
     Platform {
         /// The core's.
         wanted: String,
         /// Those of the index.
         offered: String,
     },
-    /// A layer that no builder makes.
+    /// A layer that no builder would create.
     #[error("layer {layer} is refused: {problem}")]
     Layer {
         /// Which.
@@ -107,13 +107,13 @@ pub enum PullError {
         /// Why.
         problem: String,
     },
-    /// The network is needed and may not be used.
-    #[error("{what} is not in the cache, and `--offline` forbids to pull it")]
+    /// The network is needed but not allowed.
+    #[error("{what} is not in the cache, and `--offline` forbids pulling it")]
     Offline {
         /// What is missing.
         what: String,
     },
-    /// A helper, a certificate or a configuration file.
+    /// An error of a credential helper, a certificate or a configuration file.
     #[error("cannot use {what}: {problem}")]
     Configuration {
         /// Which file or program.
@@ -121,10 +121,10 @@ pub enum PullError {
         /// What is wrong.
         problem: String,
     },
-    /// A layer was left before its end, for nothing more of it was needed.
+    /// The layer was not read to its end, because nothing more was needed.
     #[error("nothing more is needed")]
     Stopped,
-    /// The cache cannot be written.
+    /// The cache is not writable.
     #[error("cannot write to the cache")]
     Cache {
         /// Why.
@@ -134,7 +134,7 @@ pub enum PullError {
 }
 
 impl PullError {
-    /// What to do: imperative and runnable.
+    /// How to fix it: imperative and runnable.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
@@ -169,13 +169,13 @@ impl PullError {
         }
     }
 
-    /// Whether the evidence contradicts itself, as opposed to being out of reach.
+    /// Whether the evidence is contradictory, rather than unavailable.
     #[must_use]
     pub fn is_mismatch(&self) -> bool {
         matches!(self, Self::Digest { .. } | Self::Truncated { .. })
     }
 
-    /// Whether trying again may help.
+    /// Whether a retry may help.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         match self {

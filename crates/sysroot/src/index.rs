@@ -1,4 +1,4 @@
-//! What a layer holds, by path: enough to look files up in it without reading it again.
+//! The contents of a layer by path, so that files can be looked up without reading the layer again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
@@ -11,13 +11,14 @@ use crate::record::{Record, RecordReader, RecordWriter, What};
 use crate::tar::{Entry, Kind, TarReader};
 use crate::window::Windows;
 
-/// Large images have two hundred thousand files; what has more than this wants our time and disk.
+/// Maximum entries: large images have two hundred thousand files; a larger count is an attack on
+/// time and disk.
 const MAX_ENTRIES: usize = 1_000_000;
-/// Bytes of all names together.
+/// Maximum bytes of all names together.
 const MAX_TEXT: usize = 96 << 20;
 /// `PATH_MAX`.
 const MAX_PATH: usize = 4096;
-/// As zstd counts; an index is small.
+/// zstd level; an index is small.
 const LEVEL: i32 = 3;
 
 /// One entry of a layer.
@@ -27,12 +28,12 @@ pub enum Node {
     File {
         /// Its length.
         size: u64,
-        /// Its build-id, where it is an ELF file with one.
+        /// Its build-id, if it is an ELF file with one.
         build_id: Option<BuildId>,
     },
     /// A directory.
     Directory,
-    /// A symbolic link and its target: hostile bytes.
+    /// A symbolic link and its target: untrusted bytes.
     Symlink(Vec<u8>),
     /// Another name of a file of this layer.
     Hardlink(Vec<u8>),
@@ -46,11 +47,11 @@ pub struct LayerIndex {
     nodes: BTreeMap<Vec<u8>, Node>,
     whiteouts: BTreeSet<Vec<u8>>,
     opaque: BTreeSet<Vec<u8>>,
-    /// Whether build-ids were looked for.
+    /// Whether the index records build-ids.
     pub(crate) knows_build_ids: bool,
 }
 
-/// A path without empty parts and `.`; `Err` says what is wrong with it.
+/// A path without empty parts and `.`; `Err` says why it is invalid.
 pub(crate) fn normalized(path: &[u8]) -> Result<Vec<u8>, &'static str> {
     let mut out = Vec::new();
     for part in path.split(|byte| *byte == b'/') {
@@ -81,7 +82,7 @@ fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
         .chain(parts)
 }
 
-/// What an entry of a tar says of the layer; what is wrong with it, where no builder makes such.
+/// Converts a tar entry to an entry of the layer; an error if no builder would create it.
 pub(crate) fn record_of(
     entry: &Entry,
     build_id: Option<BuildId>,
@@ -111,7 +112,7 @@ pub(crate) fn record_of(
     Ok(Record::of(path, node))
 }
 
-/// How much of a layer there was, so that it ends where no image goes on.
+/// How much of a layer was read, to stop where no real image continues.
 #[derive(Default)]
 pub(crate) struct Count {
     entries: usize,
@@ -119,7 +120,7 @@ pub(crate) struct Count {
 }
 
 impl Count {
-    /// Counts an entry; what is wrong if it is one too many.
+    /// Counts an entry; an error if there are too many.
     pub(crate) fn add(&mut self, record: Option<Record>) -> Result<Option<Record>, String> {
         self.entries = self.entries.saturating_add(1);
         self.text = self
@@ -133,10 +134,11 @@ impl Count {
 }
 
 impl LayerIndex {
-    /// Of a layer that is here as a whole, without build-ids: as a pull makes it of one that streams by.
+    /// The index of a complete local layer, without build-ids: equal to the one that a pull makes of a
+    /// stream.
     ///
     /// # Errors
-    /// When it is no layer, or one that no builder makes.
+    /// If it is not a layer, or one that no builder would create.
     pub fn from_blob(blob: &[u8]) -> io::Result<Self> {
         let windows = Windows::default();
         let mut tar = TarReader::new(tar_of(blob, blob.len() as u64, &windows)?);
@@ -151,7 +153,7 @@ impl LayerIndex {
         Ok(index)
     }
 
-    /// Takes up a record; one of the same path gives way.
+    /// Adds a record, replacing one with the same path.
     pub(crate) fn put(&mut self, record: Record) {
         match record.what {
             What::Node(node) => {
@@ -195,7 +197,7 @@ impl LayerIndex {
         self.nodes.is_empty()
     }
 
-    /// Whether something is in `path`, which is a directory then, even if it has no entry of its own.
+    /// Whether anything is below `path`, which is then a directory, even without an entry of its own.
     pub(crate) fn has_inside(&self, path: &[u8]) -> bool {
         if path.is_empty() {
             return true;
@@ -208,7 +210,7 @@ impl LayerIndex {
             .is_some_and(|(next, _)| next.starts_with(&start))
     }
 
-    /// Whether the layers below are not to be asked about `path`, which has no entry here.
+    /// Whether the layers below must not be searched for `path`, which has no entry here.
     pub(crate) fn hides(&self, path: &[u8]) -> bool {
         let replaced = |above: &[u8]| {
             self.opaque.contains(above)
@@ -234,17 +236,17 @@ impl LayerIndex {
             })
     }
 
-    /// Writes it as the cache keeps it.
+    /// Writes the index in the format of the cache.
     ///
     /// # Errors
-    /// When `out` cannot be written.
+    /// If `out` cannot be written.
     pub fn write(&self, out: impl Write) -> io::Result<()> {
         let mut writer = RecordWriter::new(out, LEVEL, self.knows_build_ids)?;
         self.write_to(&mut writer)?;
         writer.finish().map(|_| ())
     }
 
-    /// Writes all of it behind what is there.
+    /// Appends all records.
     pub(crate) fn write_to(&self, out: &mut RecordWriter<impl Write>) -> io::Result<()> {
         for (path, node) in &self.nodes {
             out.node(path, node)?;

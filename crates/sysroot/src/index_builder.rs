@@ -1,7 +1,7 @@
-//! The index of a layer in the making: in memory as long as there is room, then in the cache.
+//! Builds the index of a layer: in memory as long as there is room, then in the cache.
 //!
-//! The room is one for all layers of a pull: as many files as usual images have fit. What is larger is
-//! written to the place where the index goes anyway, and asked there (`excerpt`).
+//! All layers of a pull share one memory limit, which suffices for the files of usual images. A larger
+//! index is written to its file in the cache, and queried there (`excerpt`).
 
 use std::fs::File;
 use std::io;
@@ -14,11 +14,11 @@ use crate::on_disk_index::{LayerFiles, OnDiskIndex};
 use crate::record::{Record, RecordReader, RecordWriter};
 use crate::{Cache, Digest, LayerIndex, PullError};
 
-/// Memory for the indexes of one pull: some 60,000 files.
+/// Memory limit for the indexes of one pull: some 60,000 files.
 const ROOM: usize = 16 << 20;
-/// What an entry takes beside its names: a node of the tree that is two thirds full, two allocations.
+/// Memory per entry besides its names: a node of a tree that is two thirds full, two allocations.
 const ENTRY: usize = 176;
-/// As zstd counts; a registry waits meanwhile.
+/// zstd level; low, because a registry waits meanwhile.
 const LEVEL: i32 = 1;
 
 /// Memory that the indexes of a pull share.
@@ -31,7 +31,7 @@ impl Default for IndexBudget {
 }
 
 impl IndexBudget {
-    /// Only as much as `bytes`.
+    /// With a limit of `bytes`.
     #[cfg(test)]
     pub(crate) fn of(bytes: usize) -> Self {
         Self(AtomicUsize::new(bytes))
@@ -56,7 +56,7 @@ pub(crate) struct IndexBuilder<'r> {
     taken: usize,
     count: Count,
     index: LayerIndex,
-    /// Where there was no room any more.
+    /// Records that did not fit into memory.
     written: Option<(Draft, RecordWriter<io::BufWriter<File>>)>,
     /// Where it is written.
     cache: &'r Cache,
@@ -118,7 +118,7 @@ impl<'r> IndexBuilder<'r> {
         }
     }
 
-    /// All of the layer was taken up: keeps the index.
+    /// The layer was read completely: caches the index.
     pub(crate) fn finish(mut self) -> io::Result<LayerFiles> {
         match self.written.take() {
             None => {
@@ -130,7 +130,7 @@ impl<'r> IndexBuilder<'r> {
             Some((draft, writer)) => {
                 writer.finish()?;
                 let file = draft.file.try_clone()?;
-                // A cache that cannot be written to is none; the file is held open.
+                // Write errors of the cache are ignored; the file remains open.
                 let _ = Cache::seal(&draft, &self.cache.index_place(self.layer));
                 Ok(LayerFiles::OnDiskIndex(OnDiskIndex::of(file)))
             }
@@ -144,7 +144,7 @@ impl Drop for IndexBuilder<'_> {
     }
 }
 
-/// The index at `path`, as far into memory as there is room.
+/// The index at `path`, in memory as far as there is room.
 pub(crate) fn load(path: &Path, room: &IndexBudget) -> io::Result<LayerFiles> {
     let file = File::open(path)?;
     let mut taken = 0;
@@ -158,7 +158,7 @@ pub(crate) fn load(path: &Path, room: &IndexBudget) -> io::Result<LayerFiles> {
     })
 }
 
-/// `None` where there is no room for it.
+/// `None` if it does not fit into memory.
 fn read(file: &File, room: &IndexBudget, taken: &mut usize) -> io::Result<Option<LayerIndex>> {
     let mut records = RecordReader::new(file)?;
     let mut index = LayerIndex::default();
@@ -209,7 +209,7 @@ mod tests {
         let files = gathered(&cache, &room, layer);
         assert!(matches!(files, LayerFiles::OnDiskIndex(_)));
         assert_eq!(node(files, b"usr/lib/99"), Some(Node::Directory));
-        // All that was taken is there again.
+        // All reserved memory was released.
         assert!(room.take(10_000) && !room.take(1));
         for (bytes, is_whole) in [(10_000, false), (1 << 20, true)] {
             let files = cache.index(layer, &IndexBudget::of(bytes)).unwrap();
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_to_an_index_on_disk_counts_from_then_on() {
+    fn on_disk_index_includes_added_records() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::in_directory(directory.path());
         let layer = Digest::of(b"layer");

@@ -1,4 +1,4 @@
-//! Files on their way from a stream into the cache.
+//! Copies files from a stream into the cache.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -9,30 +9,30 @@ use cdh_elfcore::{BuildId, ElfObject, MappedFile};
 use crate::FileRole;
 use crate::digest::RunningDigest;
 
-/// How much of an ELF file is looked at before it is decided whether to keep it. Linkers put the notes
-/// right behind the program headers.
+/// Number of bytes of an ELF file to examine before deciding whether to store it. Linkers place the
+/// notes right after the program headers.
 pub(crate) const HEAD: usize = 16 << 10;
 /// No module is larger.
 pub(crate) const MAX_FILE: u64 = 4 << 30;
-/// Granularity in which zeros become holes.
+/// Granularity of holes for zeros.
 const BLOCK: usize = 64 << 10;
 /// `SHT_NOBITS`.
 const NOBITS: u32 = 8;
 
-/// The build-id in the beginning of an ELF file.
+/// The build-id in the first bytes of an ELF file.
 #[must_use]
 pub fn build_id_of(head: &[u8]) -> Option<BuildId> {
     ElfObject::parse(head).ok()?.build_id()
 }
 
-/// As [`build_id_of`], for bytes that are usually no ELF file at all.
+/// Like [`build_id_of`], for bytes that are usually not an ELF file.
 pub(crate) fn id_of(head: &[u8]) -> Option<BuildId> {
     head.starts_with(b"\x7fELF")
         .then(|| build_id_of(head))
         .flatten()
 }
 
-/// The beginning of a kept file.
+/// The first bytes of a stored file.
 pub(crate) fn head_of(path: &Path) -> Option<Vec<u8>> {
     let mut head = Vec::new();
     File::open(path)
@@ -43,7 +43,7 @@ pub(crate) fn head_of(path: &Path) -> Option<Vec<u8>> {
     Some(head)
 }
 
-/// Copies a file, leaving holes where there are zeros; returns its length and digest.
+/// Copies a file, with holes for zeros; returns its length and digest.
 pub(crate) fn copy(reader: &mut dyn Read, file: &mut File) -> io::Result<(u64, crate::Digest)> {
     let mut digest = RunningDigest::default();
     let mut block = vec![0; BLOCK];
@@ -80,7 +80,7 @@ pub(crate) fn copy(reader: &mut dyn Read, file: &mut File) -> io::Result<(u64, c
     }
 }
 
-/// What a kept file says of itself.
+/// Facts from a stored file.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) build_id: Option<BuildId>,
@@ -91,7 +91,7 @@ pub(crate) struct Facts {
     pub(crate) has_symbols: bool,
 }
 
-/// Reads an ELF file that was kept; anything else has no facts.
+/// Reads a stored ELF file; other files have no facts.
 pub(crate) fn facts(file: &File) -> Facts {
     let Ok(map) = MappedFile::from_file(file) else {
         return Facts::default();
@@ -99,8 +99,8 @@ pub(crate) fn facts(file: &File) -> Facts {
     let Ok(object) = ElfObject::parse(map.bytes()) else {
         return Facts::default();
     };
-    // `objcopy --only-keep-debug` leaves the headers of code and data and takes their bytes; dwz's shared
-    // files never had any.
+    // `objcopy --only-keep-debug` retains the headers of code and data and removes their bytes; dwz's
+    // shared files never had any.
     let code = object.section(".text");
     let has_debug_info = object.section(".debug_info").is_some();
     let empty = match code {

@@ -1,15 +1,16 @@
-//! A layer's bytes as a tar: gzip, zstd or plain, recognised by its first bytes, within limits.
+//! Reads a layer's bytes as a tar: gzip, zstd or plain, recognized by its first bytes, within
+//! limits.
 
 use std::io::{self, Read};
 
 use crate::window::{Windows, ZstdReader};
 
-/// What a layer may always expand to.
+/// Minimum expanded size that is allowed for any layer.
 const FREE_BYTES: u64 = 1 << 30;
-/// What it may expand to per byte of its own beyond that. gzip reaches 1032 on zeros.
+/// Additional expanded bytes that are allowed per compressed byte. gzip reaches 1032 on zeros.
 const MAX_RATIO: u64 = 50;
 
-/// The tar in a layer of `size` bytes. Of zstd it waits until there is memory for its window.
+/// The tar in a layer of `size` bytes. For zstd, waits until there is memory for its window.
 pub(crate) fn tar_of<'r>(
     mut reader: impl Read + 'r,
     size: u64,
@@ -23,7 +24,7 @@ pub(crate) fn tar_of<'r>(
         [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(
             io::BufReader::with_capacity(64 << 10, whole),
         )),
-        // A frame, or one that is to be skipped.
+        // A frame, or a skippable one.
         [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
             Box::new(ZstdReader::new(whole, windows)?)
         }
@@ -36,7 +37,7 @@ pub(crate) fn tar_of<'r>(
     })
 }
 
-/// Ends with an error where more comes than may.
+/// Ends with an error after the allowed number of bytes.
 struct Bounded<R> {
     inner: R,
     left: u64,

@@ -1,16 +1,16 @@
-//! The files of one image digest, by path, verified by build-id.
+//! Fetches the files of one image digest, by path, verified by build-id.
 //!
-//! A core names the files that were mapped. This crate takes just those from a registry, without a
-//! daemon and without unpacking anything: [`Sysroot::pull`] reads layers as streams, keeps the wanted
-//! files in a [`Cache`] under names of its own, and stops as soon as every question is settled.
+//! A core names the mapped files. This crate fetches just those from a registry, without a daemon and
+//! without unpacking an image. [`Sysroot::pull`] reads layers as streams, stores the wanted files in
+//! a [`Cache`] under its own names, and stops as soon as all files are found or known to be missing.
 //!
 //! The invariants:
 //!
-//! - A file is found in one of two ways: its build-id is the one that the core holds, or a layer whose
-//!   whole digest was checked holds it at that path. Nothing else is handed out.
-//! - No name from an image becomes a path of this machine. Links are followed inside a virtual root that
+//! - A file is verified in one of two ways: it has the build-id from the core, or a layer with a
+//!   verified digest holds it at that path. No other file is returned.
+//! - No name from an image becomes a path on this machine. Links are followed inside a virtual root that
 //!   exists only in memory.
-//! - Memory and disk are bounded whatever a registry sends.
+//! - Memory and disk use are limited whatever a registry sends.
 //!
 //! It does not know stores, dumps or debuggers.
 

@@ -1,7 +1,8 @@
-//! Image indexes and manifests, OCI's and Docker's: from a name to the layers of the core's platform.
+//! Parses image indexes and manifests, OCI's and Docker's, to find the layers for the core's
+//! platform.
 //!
-//! What such a document looks like is `oci_client`'s; that it is small enough, says what it is and names
-//! things that can be checked is looked at here, before and after.
+//! `oci_client` defines the structure of these documents. This module checks size, type and digests,
+//! before and after parsing.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,23 +20,24 @@ use serde::{Deserialize, de::DeserializeOwned};
 use crate::registry::Ask;
 use crate::{Cache, Digest, ImageReference, PullError, Registry};
 
-/// What we can read. Docker's schema 1 has no digests of its own and is gone from registries.
+/// Supported media types. Docker's schema 1 has no digests of its own and is no longer used by
+/// registries.
 const ACCEPT: [&str; 4] = [
     OCI_IMAGE_INDEX_MEDIA_TYPE,
     IMAGE_MANIFEST_LIST_MEDIA_TYPE,
     OCI_IMAGE_MEDIA_TYPE,
     IMAGE_MANIFEST_MEDIA_TYPE,
 ];
-/// The version of all of these.
+/// The schema version of all of these.
 const SCHEMA: i32 = 2;
-/// The distribution specification asks registries to take 4 MiB.
+/// Maximum document size: the distribution specification asks registries to accept 4 MiB.
 const MAX_MANIFEST: u64 = 4 << 20;
-/// Docker has 127 at most; others more.
+/// Maximum number of layers: Docker has a limit of 127, others allow more.
 const MAX_LAYERS: usize = 512;
-/// Platforms, attestations and signatures of one image. A million would fit into a manifest, but as
-/// structures not into memory.
+/// Maximum manifests in an index: platforms, attestations and signatures of one image. A million
+/// would fit into a document, but not into memory when parsed.
 const MAX_MANIFESTS: usize = 4096;
-/// No layer is larger: what claims to be only wants to keep us busy.
+/// Maximum layer size; larger claims are an attack.
 const MAX_LAYER: u64 = 64 << 30;
 /// Indexes may hold indexes.
 const MAX_DEPTH: usize = 3;
@@ -56,7 +58,7 @@ pub(crate) struct Image {
     pub(crate) layers: Vec<LayerBlob>,
 }
 
-/// Which of the two a document is, before it is parsed into structures.
+/// Distinguishes the two kinds of documents before parsing them completely.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Shape {
@@ -64,7 +66,7 @@ struct Shape {
     layers: Option<Count>,
 }
 
-/// How many elements an array has; they are not kept.
+/// Counts the elements of an array without storing them.
 struct Count(usize);
 
 impl<'de> Deserialize<'de> for Count {
@@ -103,7 +105,7 @@ impl Document {
         let versioned: Versioned = read(bytes)?;
         if versioned.schema_version != SCHEMA {
             return Err(format!(
-                "it is of schema {}, which has no digests that could be checked",
+                "it has schema {}, which has no verifiable digests",
                 versioned.schema_version
             ));
         }
@@ -115,10 +117,14 @@ impl Document {
         );
         let says_image = matches!(said, Some(OCI_IMAGE_MEDIA_TYPE | IMAGE_MANIFEST_MEDIA_TYPE));
         match (shape.manifests, shape.layers) {
-            // Two readers of one digest could see two images (CVE-2021-41190).
+            // Otherwise, two readers of one digest could see two images (CVE-2021-41190).
             (Some(_), Some(_)) => Err("it is an image and an index at once".to_owned()),
-            (Some(_), None) if says_image => Err("it is an index and says it is none".to_owned()),
-            (None, Some(_)) if says_index => Err("it is an image and says it is none".to_owned()),
+            (Some(_), None) if says_image => {
+                Err("it is an index but declares another type".to_owned())
+            }
+            (None, Some(_)) if says_index => {
+                Err("it is an image but declares another type".to_owned())
+            }
             (Some(Count(count)), None) if count > MAX_MANIFESTS => {
                 Err(format!("it holds {count} manifests"))
             }
@@ -135,7 +141,7 @@ impl Document {
 /// Where documents come from.
 pub(crate) struct Source<'a> {
     pub(crate) cache: &'a Cache,
-    /// `None` where the network may not be used.
+    /// The registry; `None` if the network must not be used.
     pub(crate) registry: Option<&'a Registry>,
 }
 
@@ -181,7 +187,7 @@ pub(crate) fn resolve(
             Document::Index(index) => {
                 let chosen = choose(&index.manifests, machine)?;
                 let digest = Digest::parse(&chosen.digest)
-                    .ok_or_else(|| malformed("a digest in it is none".to_owned()))?;
+                    .ok_or_else(|| malformed("it contains an invalid digest".to_owned()))?;
                 at = at.at(digest);
             }
             Document::Image(image) => {
@@ -195,7 +201,7 @@ pub(crate) fn resolve(
     }
     Err(PullError::Malformed {
         what: format!("image `{reference}`"),
-        problem: "its indexes hold indexes that hold indexes".to_owned(),
+        problem: "its indexes are nested too deeply".to_owned(),
     })
 }
 
@@ -213,14 +219,15 @@ fn layers_of(layers: &[OciDescriptor]) -> Result<Vec<LayerBlob>, String> {
             annotations: descriptor.annotations.clone().unwrap_or_default(),
         })
     };
-    // Attestations and the like are manifests too, with layers that are no file systems.
+    // Attestations are manifests too; their layers are not file systems.
     let is_tar = |descriptor: &&OciDescriptor| {
         descriptor.media_type.is_empty() || descriptor.media_type.contains("tar")
     };
     layers.iter().filter(is_tar).rev().map(layer).collect()
 }
 
-/// The manifest for the core's processor. The variant (`v8`) is not in a core, so the first one counts.
+/// The manifest for the core's architecture. A core does not record the variant (`v8`), so the first
+/// match is used.
 fn choose(manifests: &[ImageIndexEntry], machine: Machine) -> Result<&ImageIndexEntry, PullError> {
     let wanted = match machine {
         Machine::X86_64 => Some(Architecture::Amd64),
@@ -245,7 +252,7 @@ fn choose(manifests: &[ImageIndexEntry], machine: Machine) -> Result<&ImageIndex
         return Ok(found);
     }
     match manifests {
-        // Without platforms there is nothing to choose by.
+        // Without platforms, there is no choice.
         [only] if only.platform.is_none() => Ok(only),
         _ => {
             let names = manifests.iter().filter_map(|one| {
@@ -277,7 +284,7 @@ mod tests {
         }
     }
 
-    /// As Docker 17 pushed it and as buildkit does today; what neither knows is left alone.
+    /// The media types of Docker 17 and of today's buildkit; others are ignored.
     #[test]
     fn manifests_of_either_kind_are_read_with_whatever_else_is_in_them() {
         for (media, layer, more) in [
@@ -331,7 +338,7 @@ mod tests {
             (r#"{"schemaVersion": 2, "layers": []}"#, "config"),
             (r#"{"schemaVersion": 2, "layers": {}}"#, "an array"),
             (both, "an image and an index at once"),
-            (false_index, "says it is none"),
+            (false_index, "declares another type"),
             (&many, "1000000 manifests"),
             (&layer("-1"), "claims -1 bytes"),
             (&layer("68719476737"), "claims 68719476737 bytes"),

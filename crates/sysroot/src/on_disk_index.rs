@@ -1,8 +1,8 @@
-//! What was asked about a layer whose index is too large for memory, as its file answers.
+//! Answers questions about a layer whose index is too large for memory, from its file.
 //!
-//! The records of such a layer stay in the cache. All questions of a pull are one tree of names; one pass over the
-//! file answers them. A question that was not part of that pass differs from one whose answer is "nothing". What is
-//! kept grows with the questions, not with the layer.
+//! The records of such a layer remain in the cache. All questions of a pull form one tree of names, and one pass
+//! over the file answers them. A question that was not part of that pass differs from one whose answer is
+//! "nothing". Memory use grows with the questions, not with the layer.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -15,15 +15,15 @@ use crate::LayerIndex;
 use crate::index::Node;
 use crate::record::{Record, RecordReader, What};
 
-/// Places of the tree. More come only from a hostile core or hostile links.
+/// Maximum nodes of the tree. Only hostile cores or links need more.
 const MAX_PLACES: usize = 100_000;
-/// Files of one layer with one build-id; a builder makes one, and copies of it.
+/// Maximum files of one layer with the same build-id: a builder creates one, and copies of it.
 const MAX_SAME: usize = 64;
 
-/// What a pull wants to know of its layers, as far as they are not in memory.
+/// The questions of a pull about layers that are not in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Questions {
-    /// The names in each place and where they lead; the root is the first.
+    /// The names in each node and their child nodes; the root is the first.
     places: Vec<HashMap<Vec<u8>, usize>>,
     ids: HashSet<BuildId>,
 }
@@ -43,7 +43,7 @@ fn parts(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 impl Questions {
-    /// What is at this path, and at those above it?
+    /// Asks for the entries at this path and at its parents.
     pub(crate) fn ask(&mut self, path: &[u8]) {
         let mut at = 0;
         for part in parts(path) {
@@ -63,19 +63,19 @@ impl Questions {
         }
     }
 
-    /// Which files have this build-id?
+    /// Asks for files with this build-id.
     pub(crate) fn ask_id(&mut self, id: &BuildId) {
         if !self.ids.contains(id) {
             self.ids.insert(id.clone());
         }
     }
 
-    /// How much is asked: more than before, if there is something new.
+    /// The number of questions; it grows if there are new ones.
     pub(crate) fn len(&self) -> usize {
         self.places.len().saturating_add(self.ids.len())
     }
 
-    /// The places on the way to a path, the root first, as far as it was asked for.
+    /// The nodes along a path, root first, as far as they were asked for.
     fn way<'q>(&'q self, path: &'q [u8]) -> impl Iterator<Item = usize> + 'q {
         let mut at = Some(0);
         let mut ahead = parts(path);
@@ -94,16 +94,16 @@ struct Answer {
     node: Option<Node>,
     is_whiteout: bool,
     is_opaque: bool,
-    /// Some node is below it.
+    /// Whether there is an entry below it.
     has_inside: bool,
-    /// Some node, whiteout or opaque directory is.
+    /// Whether there is an entry, whiteout or opaque directory below it.
     is_more_inside: bool,
 }
 
 /// The answers of one layer.
 #[derive(Clone, Debug)]
 pub(crate) struct OnDiskIndex {
-    /// Stays readable when the cache forgets it.
+    /// The open file remains readable if the cache deletes it.
     file: Arc<File>,
     asked: Arc<Questions>,
     /// One for each place.
@@ -113,7 +113,7 @@ pub(crate) struct OnDiskIndex {
 }
 
 impl OnDiskIndex {
-    /// Of an index that was written; nothing is asked yet.
+    /// For a written index; nothing is asked yet.
     pub(crate) fn of(file: File) -> Self {
         Self {
             file: Arc::new(file),
@@ -124,12 +124,12 @@ impl OnDiskIndex {
         }
     }
 
-    /// Whether these questions were all asked.
+    /// Whether all these questions were asked.
     pub(crate) fn answers(&self, questions: &Questions) -> bool {
         !self.answers.is_empty() && self.asked.len() == questions.len()
     }
 
-    /// Asks them, in one pass over the file.
+    /// Answers the questions in one pass over the file.
     pub(crate) fn ask(&self, questions: &Arc<Questions>) -> io::Result<Self> {
         let mut file = self.file.as_ref();
         file.rewind()?;
@@ -184,7 +184,7 @@ impl OnDiskIndex {
         }
     }
 
-    /// The answers on the way to a path, and whether the last one is that of the path itself.
+    /// The answers along the path, and whether the last one is for the path itself.
     fn way<'e>(&'e self, path: &[u8]) -> (Vec<&'e Answer>, bool) {
         let way: Vec<&Answer> = self
             .asked
@@ -196,7 +196,8 @@ impl OnDiskIndex {
         (way, whole)
     }
 
-    /// Whether it is known what is at a path. Where nothing is in a directory, nothing is below it.
+    /// Whether the entry at a path is known. If a directory is empty, everything below it is known
+    /// to be missing.
     fn covers(&self, path: &[u8]) -> bool {
         let (way, whole) = self.way(path);
         whole || way.last().is_some_and(|answer| !answer.is_more_inside)
@@ -222,17 +223,17 @@ impl OnDiskIndex {
     }
 }
 
-/// What is known of a layer.
+/// The known facts about a layer.
 #[derive(Debug)]
 pub(crate) enum LayerFiles {
     /// All of it.
     Whole(LayerIndex),
-    /// What was asked; the rest is on disk.
+    /// The answers; the rest is on disk.
     OnDiskIndex(OnDiskIndex),
 }
 
 impl LayerFiles {
-    /// Whether the methods below know what is at this path.
+    /// Whether the methods below know the entry at this path.
     pub(crate) fn covers(&self, path: &[u8]) -> bool {
         match self {
             Self::Whole(_) => true,
@@ -248,7 +249,7 @@ impl LayerFiles {
         }
     }
 
-    /// Whether something is in `path`, which is a directory then, even if it has no entry of its own.
+    /// Whether anything is below `path`, which is then a directory, even without an entry of its own.
     pub(crate) fn has_inside(&self, path: &[u8]) -> bool {
         match self {
             Self::Whole(index) => index.has_inside(path),
@@ -256,7 +257,7 @@ impl LayerFiles {
         }
     }
 
-    /// Whether the layers below are not to be asked about `path`, which has no entry here.
+    /// Whether the layers below must not be searched for `path`, which has no entry here.
     pub(crate) fn hides(&self, path: &[u8]) -> bool {
         match self {
             Self::Whole(index) => index.hides(path),
@@ -275,7 +276,7 @@ impl LayerFiles {
         }
     }
 
-    /// Whether build-ids were looked for.
+    /// Whether the index records build-ids.
     pub(crate) fn knows_build_ids(&self) -> bool {
         match self {
             Self::Whole(index) => index.knows_build_ids,
@@ -290,7 +291,7 @@ mod tests {
     use crate::overlay::{Resolution, resolve};
     use proptest::prelude::*;
 
-    /// Names of few letters, so that layers have much in common.
+    /// Names with few letters, so that layers overlap often.
     fn path() -> impl Strategy<Value = Vec<u8>> {
         proptest::collection::vec("[abc]", 1..5).prop_map(|parts| parts.join("/").into_bytes())
     }

@@ -1,28 +1,29 @@
-//! The virtual root: what a process in the container finds at a path, from the layers' indexes alone.
+//! The virtual root: resolves a path as a process in the container would, using only the layers'
+//! indexes.
 //!
-//! Rules (OCI image specification, "Applying Changesets"): the topmost layer with an entry wins; a
-//! whiteout hides a path and all in it from the layers below, an opaque directory all that is in it, and
-//! so does anything that is no directory. Links are followed as the kernel does in a chroot: `..` at the
-//! root stays there.
+//! Rules (OCI image specification, "Applying Changesets"): the topmost layer with an entry wins. A
+//! whiteout hides a path and everything below it in lower layers. An opaque directory hides everything
+//! below it in lower layers, as does anything that is not a directory. Links are followed as the kernel
+//! does in a chroot: `..` at the root stays there.
 
 use crate::index::Node;
 use crate::on_disk_index::LayerFiles;
 
 /// As the kernel (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
-/// Path components that links may add up to.
+/// Maximum path components after expanding links.
 const MAX_STEPS: usize = 100_000;
 
-/// What is at a path.
+/// The result of resolving a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Resolution {
-    /// A regular file: the layer whose archive has its bytes, and its path in there.
+    /// A regular file: the layer that contains its bytes, and its path there.
     File { layer: usize, path: Vec<u8> },
-    /// Nothing that could be read, with the reason.
+    /// Not a readable file, with the reason.
     Absent(&'static str),
-    /// It depends on a layer that was not read yet.
+    /// Unknown until this layer is read.
     Unread,
-    /// It depends on what is at this path in a layer that was not asked about it yet.
+    /// Unknown until this layer is asked about this path.
     Unasked(Vec<u8>),
 }
 
@@ -34,7 +35,7 @@ enum Seen<'l> {
     Unasked,
 }
 
-/// Looks `path` up; the topmost layer comes first, `None` is one that was not read yet.
+/// Resolves `path`. The topmost layer comes first; `None` is a layer that was not read yet.
 pub(crate) fn resolve(layers: &[Option<&LayerFiles>], path: &[u8]) -> Resolution {
     let mut ahead: Vec<Vec<u8>> = parts(path);
     let mut at: Vec<u8> = Vec::new();
@@ -57,7 +58,7 @@ pub(crate) fn resolve(layers: &[Option<&LayerFiles>], path: &[u8]) -> Resolution
         here.extend_from_slice(&part);
         match look(layers, 0, &here) {
             Seen::Unread => return Resolution::Unread,
-            // With all that is ahead: so one question is enough where no link is in the way.
+            // Asks for the complete remaining path, so that one question is enough without links.
             Seen::Unasked => return Resolution::Unasked(whole(here, &ahead)),
             Seen::Absent => return Resolution::Absent("the image has no such file"),
             Seen::Directory | Seen::At(_, Node::Directory) => at = here,
@@ -82,7 +83,7 @@ pub(crate) fn resolve(layers: &[Option<&LayerFiles>], path: &[u8]) -> Resolution
     Resolution::Absent("it is a directory")
 }
 
-/// Reversed, so that the next one is at the end.
+/// Reversed, so that the next component is at the end.
 fn parts(path: &[u8]) -> Vec<Vec<u8>> {
     let parts = path.split(|byte| *byte == b'/');
     let parts = parts.filter(|part| !part.is_empty() && *part != b".");
@@ -118,7 +119,7 @@ fn look<'l>(layers: &[Option<&'l LayerFiles>], from: usize, path: &[u8]) -> Seen
     Seen::Absent
 }
 
-/// Follows hard links: their bytes are under another name, in the same layer or one below.
+/// Follows hard links: the bytes are stored under another name, in the same layer or a lower one.
 fn file(layers: &[Option<&LayerFiles>], layer: usize, path: Vec<u8>, node: &Node) -> Resolution {
     let (mut layer, mut path, mut node) = (layer, path, node);
     for _ in 0..MAX_LINKS {
@@ -132,7 +133,7 @@ fn file(layers: &[Option<&LayerFiles>], layer: usize, path: Vec<u8>, node: &Node
             },
             Node::Special => return Resolution::Absent("it is a device, a FIFO or a sparse file"),
             Node::Symlink(_) | Node::Directory => {
-                return Resolution::Absent("it is a hard link to something that is no file");
+                return Resolution::Absent("it is a hard link to something that is not a file");
             }
         }
     }

@@ -1,11 +1,12 @@
-//! What is still open, what is known, and which layer to read next. Pure: it reads and fetches nothing.
+//! Tracks open questions and known answers of a pull, and chooses the next layer to read. Pure: it
+//! performs no I/O.
 //!
-//! A question is settled by the first of these:
+//! A question is answered by the first of these:
 //!
-//! 1. A file with the wanted build-id was kept, from whichever layer. It proves itself, so no layer above
-//!    has to be read for it.
-//! 2. The virtual root has an answer for one of its paths: every layer that could say otherwise was read
-//!    to its end, with the right digest.
+//! 1. A file with the wanted build-id was stored, from any layer. The build-id proves it, so no layer
+//!   above has to be read.
+//! 2. The virtual root resolves one of its paths: every layer that could contradict was read to its end
+//!   and has the right digest.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -21,12 +22,12 @@ use crate::toc::Toc;
 use crate::wanted::{FoundFile, Lookup, Need, Proof, Wanted, build_id_path, debug_paths};
 use crate::{Cache, Digest, FileRole};
 
-/// A layer is read again for a file that is only nice to have if it is no larger.
+/// Maximum size of a layer that is read again for an optional file.
 const CHEAP: u64 = 32 << 20;
-/// Questions that files may raise.
+/// Maximum additional questions from stored files.
 const MAX_WANTED: usize = 20_000;
 
-/// What is known of a layer.
+/// The known facts about a layer.
 #[derive(Clone)]
 pub(crate) enum State {
     Unread,
@@ -42,11 +43,11 @@ struct Layer {
     state: State,
     toc: Option<Arc<Toc>>,
     busy: bool,
-    /// Paths whose bytes are to be had from it.
+    /// Paths whose bytes are wanted from it.
     again: HashSet<Vec<u8>>,
-    /// Paths that were already asked for, so that nothing is asked for twice.
+    /// Paths that were requested already, to request nothing twice.
     asked: HashSet<Vec<u8>>,
-    /// Build-ids that a table of contents does not have.
+    /// Build-ids of files, which a table of contents does not contain.
     learned: HashMap<Vec<u8>, Option<BuildId>>,
 }
 
@@ -54,7 +55,7 @@ struct Layer {
 pub(crate) enum Job {
     /// Read a layer from its beginning.
     Read(usize),
-    /// Get the bytes of these paths.
+    /// Fetch the bytes of these paths.
     Again(usize, HashSet<Vec<u8>>, Option<Arc<Toc>>),
 }
 
@@ -66,7 +67,7 @@ pub(crate) struct Plan<'c> {
     layers: Vec<Layer>,
     ids: HashSet<BuildId>,
     paths: HashMap<Vec<u8>, bool>,
-    /// What layers that do not fit into memory are asked.
+    /// Questions to layers that do not fit into memory.
     questions: Arc<Questions>,
 }
 
@@ -123,7 +124,7 @@ impl<'c> Plan<'c> {
         }
     }
 
-    /// Whether a file with this build-id is still looked for.
+    /// Whether a file with this build-id is still wanted.
     pub(crate) fn wants_id(&self, id: &BuildId) -> bool {
         self.ids.contains(id)
             && self
@@ -131,7 +132,7 @@ impl<'c> Plan<'c> {
                 .any(|(_, wanted)| wanted.build_id.as_ref() == Some(id))
     }
 
-    /// Whether the bytes at this path are wanted whatever their build-id is.
+    /// Whether the bytes at this path are wanted regardless of their build-id.
     pub(crate) fn wants_content(&self, path: &[u8]) -> bool {
         self.paths.get(path).copied().unwrap_or(false)
     }
@@ -143,12 +144,12 @@ impl<'c> Plan<'c> {
             .map(|(number, (wanted, _))| (number, wanted))
     }
 
-    /// Whether everything that must be settled is.
+    /// Whether all required questions are answered.
     pub(crate) fn is_done(&self) -> bool {
         !self.open().any(|(_, wanted)| wanted.need == Need::Required)
     }
 
-    /// A file was kept: the waiting request has it.
+    /// A file was stored, which answers the waiting question.
     pub(crate) fn kept(&mut self, part: FileRole, id: &BuildId, file: PathBuf) {
         for (wanted, answer) in self.wanted.iter().zip(&mut self.answers) {
             if answer.is_none() && wanted.part == part && wanted.build_id.as_ref() == Some(id) {
@@ -161,7 +162,7 @@ impl<'c> Plan<'c> {
         }
     }
 
-    /// Files turned out to be from a bad layer: the questions are open again.
+    /// Files came from an invalid layer: reopens their questions.
     pub(crate) fn retract(&mut self, files: &[PathBuf]) {
         for answer in &mut self.answers {
             if matches!(answer, Some(Lookup::Found(found)) if files.contains(&found.file)) {
@@ -170,7 +171,8 @@ impl<'c> Plan<'c> {
         }
     }
 
-    /// A kept file asks for more: its separate debug file, and what that shares with others.
+    /// Adds the questions of a stored file: its separate debug file, and the file that this shares
+    /// with others.
     pub(crate) fn follow(&mut self, id: &BuildId, facts: &Facts) {
         let asks =
             |wanted: &&Wanted| wanted.build_id.as_ref() == Some(id) && wanted.debug.is_some();
@@ -181,7 +183,7 @@ impl<'c> Plan<'c> {
         if facts.part == Some(FileRole::File) && !facts.has_debug_info {
             let mut paths = debug_paths(&parent, facts.debug_link.as_deref());
             paths.extend(build_id_path(id));
-            // Without a link and with symbols, nothing says that there ever was such a file.
+            // Without a debug link, and with symbols, nothing suggests that such a file exists.
             let told = facts.debug_link.is_some() || !facts.has_symbols;
             more.push(Wanted {
                 paths,
@@ -228,7 +230,7 @@ impl<'c> Plan<'c> {
         }
     }
 
-    /// A layer is known to its end.
+    /// A layer was read completely.
     pub(crate) fn know(&mut self, layer: usize, index: LayerFiles, toc: Option<Toc>) {
         if let Some(layer) = self.layers.get_mut(layer) {
             layer.state = State::Known(Arc::new(index));
@@ -243,12 +245,12 @@ impl<'c> Plan<'c> {
         }
     }
 
-    /// The build-id of a file that a table of contents names.
+    /// The build-id of a file that a table of contents lists.
     pub(crate) fn learn(&mut self, layer: usize, path: Vec<u8>, id: Option<BuildId>) {
         let Some(layer) = self.layers.get_mut(layer) else {
             return;
         };
-        // A wrong file at the right path need not be pulled again to know it.
+        // A wrong file at the right path is recognized without fetching it again.
         match &mut layer.state {
             State::Known(index) => match Arc::get_mut(index) {
                 Some(LayerFiles::Whole(index)) => {
@@ -282,20 +284,20 @@ impl<'c> Plan<'c> {
         }
     }
 
-    /// Asks the virtual root about all that is open.
+    /// Resolves all open questions in the virtual root.
     pub(crate) fn settle(&mut self) {
         loop {
             self.ask_disk();
             let asked = self.questions.len();
             self.settle_once();
-            // Links lead to questions that were unknown before.
+            // Links lead to new questions.
             if self.questions.len() == asked {
                 return;
             }
         }
     }
 
-    /// Asks the layers that do not fit into memory all that there is to ask.
+    /// Passes all questions to the layers that do not fit into memory.
     fn ask_disk(&mut self) {
         let on_disk = |layer: &Layer| match &layer.state {
             State::Known(index) => matches!(**index, LayerFiles::OnDiskIndex(_)),
@@ -322,7 +324,7 @@ impl<'c> Plan<'c> {
             if !excerpt.answers(&self.questions) {
                 layer.state = match excerpt.ask(&self.questions) {
                     Ok(excerpt) => State::Known(Arc::new(LayerFiles::OnDiskIndex(excerpt))),
-                    // A damaged index, or a disk that is.
+                    // A damaged index or disk.
                     Err(_) => State::Failed,
                 };
             }
@@ -372,7 +374,7 @@ impl<'c> Plan<'c> {
                 }
             }
         }
-        // Under whatever name: a file that was moved in a later layer is still the one.
+        // Under any name: a file that a later layer moved is still the same.
         if let Some(id) = &wanted.build_id {
             for (number, index) in indexes.iter().enumerate() {
                 let Some(index) = index else {
@@ -402,7 +404,7 @@ impl<'c> Plan<'c> {
         })
     }
 
-    /// What is known about the file at a path: `Ok(None)` is "wait for it".
+    /// What is known about the file at a path; `Ok(None)` means wait.
     fn file(
         &mut self,
         wanted: &Wanted,
@@ -446,7 +448,7 @@ impl<'c> Plan<'c> {
             _ => None,
         };
         match found {
-            // Its bytes were asked for and are of the other part.
+            // Its bytes were requested, and belong to the other kind (code or debug).
             Some(Some(found)) if found == *expected => match self.ask_again(layer, path, wanted) {
                 true => Ok(None),
                 false => Err("the image has its code but not its debug information"),
@@ -463,12 +465,12 @@ impl<'c> Plan<'c> {
         }
     }
 
-    /// Asks for the bytes at a path, once; whether they may still come.
+    /// Requests the bytes at a path, once; returns whether they may still arrive.
     fn ask_again(&mut self, layer: usize, path: Vec<u8>, wanted: &Wanted) -> bool {
         let Some(layer) = self.layers.get_mut(layer) else {
             return false;
         };
-        // Also if another request asks for the same file by its build-id.
+        // Also if another question asks for the same file by its build-id.
         let content = self.paths.entry(path.clone()).or_insert(false);
         *content |= wanted.build_id.is_none();
         if layer.again.contains(&path) || (layer.busy && layer.asked.contains(&path)) {
@@ -485,7 +487,7 @@ impl<'c> Plan<'c> {
         true
     }
 
-    /// The next thing to do, if there is one for another thread.
+    /// The next task, if there is one for another thread.
     pub(crate) fn next_job(&mut self) -> Option<Job> {
         let again = self
             .layers
@@ -503,7 +505,7 @@ impl<'c> Plan<'c> {
         if self.is_done() {
             return None;
         }
-        // From the top down. The second one is the lowest: the base image, where libc and the loader are,
+        // From the top down, but the second is the lowest layer: the base image with libc and the loader,
         // which their build-ids prove without the layers between.
         let unread = |layer: &Layer| matches!(layer.state, State::Unread);
         let reading = self
@@ -527,7 +529,7 @@ impl<'c> Plan<'c> {
         self.layers.iter().any(|layer| layer.busy)
     }
 
-    /// Answers for the first `count` questions; what is open is absent for `reason`.
+    /// Answers the first `count` questions; open ones are absent for `reason`.
     pub(crate) fn answers(&self, count: usize, reason: &str) -> Vec<Lookup> {
         let answers = self.answers.iter().take(count);
         answers

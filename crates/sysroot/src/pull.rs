@@ -1,4 +1,4 @@
-//! From an image's name to the files that a core needs.
+//! Fetches the files that a core needs from an image.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,16 +15,16 @@ use crate::scan::Shared;
 use crate::window::Windows;
 use crate::{Cache, Digest, FileRole, ImageReference, Lookup, Need, PullError, Registry, Wanted};
 
-/// Layers that are read at once.
+/// Number of layers read in parallel.
 const STREAMS: usize = 3;
-/// How much later each further stream begins: the topmost layer alone often has the answer.
+/// Delay before each further stream starts: the topmost layer alone often has the answer.
 const STAGGER: Duration = Duration::from_millis(150);
 
-/// Receives the progress of a pull. `started` comes first, `finished` last; `advanced` between them, from any thread.
+/// Receives the progress of a pull: `started` first, `finished` last, `advanced` in between, from any thread.
 pub trait Progress: Sync {
-    /// Something is pulled; `total` bytes if known.
+    /// A transfer starts; `total` bytes if known.
     fn started(&self, what: &str, total: Option<u64>);
-    /// So many bytes more have come.
+    /// This many further bytes arrived.
     fn advanced(&self, bytes: u64);
     /// Done or failed.
     fn finished(&self);
@@ -35,7 +35,7 @@ pub trait Progress: Sync {
 pub struct PullOptions<'a> {
     /// Where files are kept.
     pub cache: &'a Cache,
-    /// Whom to ask; `None` forbids the network.
+    /// The registry client; `None` forbids the network.
     pub registry: Option<&'a Registry>,
     /// The observer.
     pub progress: &'a dyn Progress,
@@ -44,9 +44,9 @@ pub struct PullOptions<'a> {
 /// What a pull brought.
 #[derive(Debug)]
 pub struct Pulled {
-    /// One for each wanted file, in their order.
+    /// One answer per wanted file, in their order.
     pub answers: Vec<Lookup>,
-    /// Why some are not answered; what was found is right nevertheless.
+    /// Why some questions have no answer; the files found are valid nevertheless.
     pub problem: Option<PullError>,
 }
 
@@ -57,10 +57,10 @@ pub struct Sysroot<'a> {
 }
 
 impl<'a> Sysroot<'a> {
-    /// Finds the image for the core's machine, in the cache or in the registry.
+    /// Finds the image for the core's machine type, in the cache or in the registry.
     ///
     /// # Errors
-    /// When it is in neither, or cannot be believed.
+    /// If it is in neither, or is not trusted.
     pub fn open(
         options: PullOptions<'a>,
         reference: &ImageReference,
@@ -80,14 +80,14 @@ impl<'a> Sysroot<'a> {
         &self.image.reference
     }
 
-    /// How many layers it has, and their bytes.
+    /// Its number of layers and their total bytes.
     #[must_use]
     pub fn size(&self) -> (usize, u64) {
         let bytes = self.image.layers.iter().map(|layer| layer.size).sum();
         (self.image.layers.len(), bytes)
     }
 
-    /// A file that was kept of this image, by its build-id.
+    /// A cached file of this image, by its build-id.
     #[must_use]
     pub fn file(&self, part: FileRole, id: &BuildId) -> Option<PathBuf> {
         let cache = self.options.cache;
@@ -98,7 +98,7 @@ impl<'a> Sysroot<'a> {
             .find_map(|layer| kept(layer.digest))
     }
 
-    /// Looks the wanted files up, and takes from the registry what the cache does not have.
+    /// Looks up the wanted files, and fetches those that the cache lacks from the registry.
     #[must_use]
     pub fn pull(&self, wanted: &[Wanted]) -> Pulled {
         let cache = self.options.cache;
@@ -139,7 +139,7 @@ impl<'a> Sysroot<'a> {
         drop(lock);
         let reason = match &problem {
             Some(problem) => problem.to_string(),
-            None => "not looked for in the layers that did not have to be read".to_owned(),
+            None => "not searched in layers that were not read".to_owned(),
         };
         Pulled {
             answers: plan.answers(wanted.len(), &reason),
@@ -173,7 +173,7 @@ impl<'a> Sysroot<'a> {
         let problem: Mutex<Option<PullError>> = Mutex::new(None);
         let fail = |error: PullError| {
             let mut slot = problem.lock().unwrap_or_else(PoisonError::into_inner);
-            // Evidence that contradicts itself is worse than a network that is down.
+            // Contradictory evidence is worse than an unavailable network.
             if slot
                 .as_ref()
                 .is_none_or(|known| !known.is_mismatch() && error.is_mismatch())
@@ -192,7 +192,7 @@ impl<'a> Sysroot<'a> {
                         work(shared, None, fail);
                     }
                 });
-                // With fewer threads it only takes longer.
+                // With fewer threads, it only takes longer.
                 drop(spawned);
             }
             work(&shared, Some(first), &fail);
@@ -209,7 +209,7 @@ impl<'a> Sysroot<'a> {
     }
 }
 
-/// Whether there is still something to do when it is this thread's turn.
+/// Whether there is still work when this thread starts.
 fn wait_for_turn(shared: &Shared<'_>, delay: Duration) -> bool {
     let begun = Instant::now();
     let mut plan = shared.plan();
@@ -264,7 +264,7 @@ fn work(shared: &Shared<'_>, first: Option<Job>, fail: &(dyn Fn(PullError) + Syn
         }
         let mut plan = shared.plan();
         plan.finish(layer, failed);
-        // What was asked for and did not come is not there.
+        // A requested file that did not arrive does not exist.
         plan.settle();
         drop(plan);
         shared.changed.notify_all();

@@ -1,4 +1,4 @@
-//! How the cache keeps what a layer holds: one record after the other, in any order.
+//! The cache's format for the contents of a layer: consecutive records in any order.
 //!
 //! ```text
 //! "cdh layer index 1\n" | zstd frames with checksums, together
@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Kinds: `f`ile, `d`irectory, `s`ymlink, `h`ard link, `x` special, `w`hiteout, `o`paque directory.
-//! Numbers are little-endian. Of two records of one path the last one counts, as in a tar. A damaged file
-//! is one that is not there.
+//! Numbers are little-endian. Of two records with the same path, the last one counts, as in a tar. A
+//! damaged file is treated as missing.
 
 use std::io::{self, Read, Write};
 
@@ -18,17 +18,17 @@ use cdh_elfcore::BuildId;
 use crate::index::Node;
 
 const MAGIC: &[u8] = b"cdh layer index 1\n";
-/// Prefix of the names that delete (OCI image specification, "Whiteouts").
+/// Prefix of whiteout names (OCI image specification, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// What a name in a layer means.
+/// The meaning of a name in a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     Node(Node),
-    /// It deletes what the layers below have there.
+    /// It deletes the entry in the layers below.
     Whiteout,
-    /// A directory that hides what the layers below have in it.
+    /// A directory that hides its contents in the layers below.
     Opaque,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// What an entry of this name means; `None` where that is nothing.
+    /// The meaning of an entry with this name; `None` if it has none.
     pub(crate) fn of(path: Vec<u8>, node: Node) -> Option<Self> {
         let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
             Some(at) => (
@@ -56,7 +56,7 @@ impl Record {
             });
         }
         if let Some(hidden) = name.strip_prefix(WHITEOUT) {
-            // `.wh..wh.aufs` and its kin are notes of a file system to itself.
+            // `.wh..wh.aufs` and similar names are internal data of a file system.
             let is_note = hidden.starts_with(WHITEOUT) || hidden.is_empty();
             let path = match parent.is_empty() {
                 true => hidden.to_vec(),
@@ -87,7 +87,7 @@ impl Record {
 pub(crate) struct RecordWriter<W: Write>(zstd::Encoder<'static, W>);
 
 impl<W: Write> RecordWriter<W> {
-    /// The beginning of an index.
+    /// The header of an index.
     pub(crate) fn new(mut out: W, level: i32, knows_build_ids: bool) -> io::Result<Self> {
         out.write_all(MAGIC)?;
         let mut writer = Self::more(out, level)?;
@@ -95,7 +95,7 @@ impl<W: Write> RecordWriter<W> {
         Ok(writer)
     }
 
-    /// Behind those that are there.
+    /// Appends to the existing records.
     pub(crate) fn more(out: W, level: i32) -> io::Result<Self> {
         let mut zstd = zstd::Encoder::new(out, level)?;
         zstd.include_checksum(true)?;
@@ -161,7 +161,7 @@ impl<W: Write> RecordWriter<W> {
 /// Reads what [`RecordWriter`] wrote.
 pub(crate) struct RecordReader<R: Read> {
     input: io::BufReader<zstd::Decoder<'static, io::BufReader<R>>>,
-    /// Whether build-ids were looked for.
+    /// Whether the index records build-ids.
     pub(crate) knows_build_ids: bool,
 }
 

@@ -1,8 +1,9 @@
-//! Names of images: `oci_client`'s references, each with a digest that we can check or with none.
+//! Parses image names: `oci_client`'s references, each with a digest that we can check or with
+//! none.
 //!
-//! They are taken apart here, by the same grammar. The crate's own parser makes a regular expression of it,
-//! with letters of all scripts in its tags: 16 MiB of memory, a quarter of what a pull may take, and 40 ms,
-//! for one name. `names_are_taken_as_the_crate_takes_them` compares the two.
+//! The grammar is that of `oci_client`. Its own parser builds a regular expression with letters of all
+//! scripts in tags, which takes 40 ms per name, and 16 MiB of memory: a quarter of a pull's limit.
+//! `reference_parser_agrees_with_the_crate` compares the two.
 
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddrV6};
@@ -11,17 +12,17 @@ use oci_client::Reference;
 
 use crate::{Digest, PullError};
 
-/// Registry of names that name none, and its names for itself.
+/// The default registry, and other names for it.
 const DOCKER_HUB: &str = "docker.io";
 const DOCKER_HUB_ALIASES: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
-/// A repository's name is no longer (OCI distribution specification).
+/// Maximum length of a repository's name (OCI distribution specification).
 const MAX_NAME: usize = 255;
 const MAX_TAG: usize = 128;
-/// A host, a repository, a tag and a digest are shorter.
+/// Maximum length of a host, a repository, a tag and a digest.
 const MAX_TEXT: usize = 1024;
 const DEFAULT_TAG: &str = "latest";
 
-/// `registry/repository@sha256:…`, or a tag where a person gave one by hand.
+/// `registry/repository@sha256:…`, or a tag if a user gave one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageReference {
     reference: Reference,
@@ -29,7 +30,8 @@ pub struct ImageReference {
 }
 
 impl ImageReference {
-    /// Parses a reference as container runtimes print them; `docker-pullable://` and the like are cut off.
+    /// Parses a reference in the format of container runtimes; prefixes such as `docker-pullable://` are
+    /// removed.
     ///
     /// # Errors
     /// When it is none.
@@ -87,7 +89,7 @@ impl ImageReference {
         Ok(Self { reference, digest })
     }
 
-    /// Host, with a port where one was given.
+    /// Host, with the port if given.
     #[must_use]
     pub fn registry(&self) -> &str {
         self.reference.registry()
@@ -99,7 +101,7 @@ impl ImageReference {
         self.reference.repository()
     }
 
-    /// Identity, where it is known.
+    /// The digest, if known.
     #[must_use]
     pub fn digest(&self) -> Option<Digest> {
         self.digest
@@ -123,7 +125,7 @@ impl ImageReference {
 
 impl fmt::Display for ImageReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A tag beside a digest says nothing: the digest is what is taken.
+        // With a digest, a tag has no effect.
         match self.digest {
             Some(digest) => write!(f, "{}/{}@{digest}", self.registry(), self.repository()),
             None => self.reference.fmt(f),
@@ -131,7 +133,7 @@ impl fmt::Display for ImageReference {
     }
 }
 
-/// A host with or without a port. Addresses of IPv6 are beyond the crate's parser, and Docker takes them.
+/// A host with or without a port. The crate's parser does not support IPv6 addresses; Docker does.
 fn is_registry(registry: &str) -> bool {
     if let Some(inner) = registry.strip_prefix('[') {
         let bare = inner.strip_suffix(']');
@@ -153,7 +155,7 @@ fn is_registry(registry: &str) -> bool {
     host.split('.').all(label) && port.is_none_or(number)
 }
 
-/// Words of small letters and digits, with `.`, `_`, `__` or any number of `-` between them.
+/// Words of lower-case letters and digits, separated by `.`, `_`, `__` or any number of `-`.
 fn is_component(component: &str) -> bool {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let between = |separator: &str| {
@@ -235,12 +237,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_are_taken_as_the_crate_takes_them(
+        fn reference_parser_agrees_with_the_crate(
             text in "([a0][aB0.:_-]{0,5}/|localhost(:0)?/|index\\.docker\\.io/)?[aB0._-]{0,5}(/[aB0._-]{1,4})?(:[aB0._-]{0,4})?(@sha256:0{63,65})?"
         ) {
             prop_assume!(!text.contains("://"));
             let theirs = Reference::try_from(text.as_str()).ok();
-            // It takes `B/0` for a repository of Docker Hub and `a.b_c` for a host. Docker does not.
+            // The crate parses `B/0` as a repository of Docker Hub and `a.b_c` as a host. Docker
+            // does not.
             let is_docker_s = |one: &Reference| {
                 !one.repository().contains(char::is_uppercase) && is_registry(one.registry())
             };

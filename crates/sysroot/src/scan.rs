@@ -1,4 +1,4 @@
-//! Reads one layer: as a stream from its beginning, or by ranges where it has a table of contents.
+//! Reads one layer: as a stream from its start, or by ranges if it has a table of contents.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -24,16 +24,17 @@ use crate::toc::{self, LayerSource, Located, Toc};
 use crate::window::Windows;
 use crate::{Cache, PullError, Registry};
 
-/// So much more is read of a layer that gave something, for the sake of its digest.
+/// Maximum further bytes to read of a layer that provided a file, to verify its digest.
 const TAIL: u64 = 8 << 20;
-/// So much more is read of a broken layer, to distinguish transfer damage from a layer that was built broken.
+/// Maximum further bytes to read of an invalid layer, to distinguish transfer damage from a layer that was
+/// built that way.
 const REST: u64 = 1 << 30;
-/// What one pull may write.
+/// Maximum bytes that one pull writes.
 const BUDGET: u64 = 16 << 30;
-/// Smaller files are no ELF files.
+/// Smaller files are not ELF files.
 const SMALLEST: u64 = 64;
 
-/// What the threads of one pull share.
+/// State shared by the threads of one pull.
 pub(crate) struct Shared<'a> {
     pub(crate) plan: Mutex<Plan<'a>>,
     pub(crate) changed: Condvar,
@@ -47,7 +48,7 @@ pub(crate) struct Shared<'a> {
     pub(crate) progress: &'a dyn Progress,
 }
 
-/// A reader was asked to stop: nothing more is needed.
+/// A reader must stop, because nothing more is needed.
 #[derive(Debug)]
 pub(crate) struct Stopped;
 
@@ -59,11 +60,11 @@ impl fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
-/// Names under which something was put, to be taken back if the layer turns out to be bad.
+/// Names that were stored, to be removed if the layer turns out to be invalid.
 #[derive(Default)]
 struct PlacedFiles {
     proven: Vec<PathBuf>,
-    /// Believed only when the whole layer was.
+    /// Trusted only when the whole layer was verified.
     held: Vec<(PathBuf, Draft)>,
 }
 
@@ -72,7 +73,7 @@ impl<'a> Shared<'a> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reports it to the others.
+    /// Reports it to the other threads.
     fn publish(&self, plan: MutexGuard<'_, Plan<'a>>) {
         self.done.store(plan.is_done(), Ordering::Relaxed);
         drop(plan);
@@ -92,7 +93,7 @@ impl<'a> Shared<'a> {
         self.stream(number, layer, None)
     }
 
-    /// Gets the bytes of files that are known to be in a layer.
+    /// Fetches the bytes of files that a layer is known to hold.
     pub(crate) fn read_again(
         &self,
         number: usize,
@@ -234,7 +235,7 @@ impl<'a> Shared<'a> {
         Ok(Some(path))
     }
 
-    /// From the beginning. `again` names files to get from a layer that is known already.
+    /// Reads from the start. `again` names files to fetch from a layer whose index is known.
     fn stream(
         &self,
         number: usize,
@@ -267,12 +268,12 @@ impl<'a> Shared<'a> {
         );
         let outcome = match walked {
             Ok(Walk::Enough) => return Ok(()),
-            // What follows the tar belongs to the blob.
+            // Bytes after the tar belong to the blob.
             Ok(Walk::End) => io::copy(&mut blob, &mut io::sink())
                 .map(|_| ())
                 .map_err(|error| pull_error(error, layer)),
             Err(error @ PullError::Layer { .. }) if blob.left() <= REST => {
-                // Transfer damage differs from a blob that was built broken: by its digest.
+                // The digest distinguishes transfer damage from a blob that was built that way.
                 match io::copy(&mut blob, &mut io::sink()).map_err(|error| pull_error(error, layer))
                 {
                     Err(damaged @ PullError::Digest { .. }) => Err(damaged),
@@ -371,7 +372,7 @@ impl<'a> Shared<'a> {
                 }
                 self.publish(plan);
                 if by_path {
-                    // The last entry of a name counts, and a thousand of them are one file.
+                    // The last entry of a name counts, so a thousand of them are one file.
                     let place = Cache::path_name(&directory, &path);
                     taken.held.retain(|(known, _)| *known != place);
                     taken.held.push((place, draft));
@@ -387,7 +388,7 @@ impl<'a> Shared<'a> {
 
 enum Walk {
     End,
-    /// All that was asked for proved itself before the end.
+    /// All wanted files were verified before the end.
     Enough,
 }
 
@@ -395,7 +396,7 @@ fn seal(draft: &Draft, path: &std::path::Path) -> Result<(), PullError> {
     Cache::seal(draft, path).map_err(|source| PullError::Cache { source })
 }
 
-/// What a reader inside of decoders has to say.
+/// The error that a reader passed through decoders.
 fn pull_error(error: io::Error, layer: &LayerBlob) -> PullError {
     if error.get_ref().is_some_and(|inner| inner.is::<Stopped>()) {
         return PullError::Stopped;

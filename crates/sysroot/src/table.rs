@@ -1,11 +1,11 @@
-//! The entries of a table of contents, one after the other, whatever its size.
+//! Reads the entries of a table of contents one after the other, whatever its size.
 //!
 //! ```json
 //! {"version":1,"entries":[{"name":"usr/bin/api","type":"reg","size":9,"digest":"sha256:…",…},…]}
 //! ```
 //!
-//! The number of entries and the length of a text in a table are hostile: one
-//! entry is in memory at a time, and none with a text that no builder writes.
+//! The number of entries and the length of a text in a table are untrusted: one entry is in memory
+//! at a time, and texts that no builder would write are refused.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -13,7 +13,7 @@ use std::io::{self, Read};
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// Bytes of one text: `PATH_MAX` in JSON's longest escapes is less.
+/// Maximum bytes of a text: `PATH_MAX` in JSON's longest escapes is less.
 const MAX_TEXT: usize = 64 << 10;
 
 /// A file, a directory, a link, or a further piece of a file.
@@ -41,7 +41,7 @@ pub(crate) struct TableEntry {
     pub(crate) digest: String,
 }
 
-/// Hands each entry to `take` until that says no.
+/// Passes each entry to `take` until that returns false.
 pub(crate) fn each_entry(
     json: impl Read,
     take: &mut dyn FnMut(TableEntry) -> bool,
@@ -117,10 +117,10 @@ impl<'de> Visitor<'de> for Entries<'_> {
     }
 }
 
-/// JSON in which no text is long; the parser stores a text before it returns it.
+/// JSON without long texts; the parser would store a text before returning it.
 struct ShortTexts<R> {
     inner: R,
-    /// Bytes since the last quotation mark that begins or ends a text.
+    /// Bytes since the last quotation mark outside of an escape.
     run: usize,
     is_escaped: bool,
 }

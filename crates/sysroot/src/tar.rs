@@ -1,16 +1,17 @@
-//! Tar as layers use it: ustar, GNU long names, PAX paths and sizes.
+//! Reads the tar formats of layers: ustar, GNU long names, PAX paths and sizes.
 //!
 //! ```text
 //! header 512 bytes | content, padded to 512 | header | … | two blocks of zeros
 //! ```
 //!
-//! Extended headers (`L`, `K`, `x`, `g`) come as files of their own before the header they are about.
-//! Nothing is unpacked: the caller sees names, kinds and bytes. Sparse files are reported, not assembled.
+//! Extended headers (`L`, `K`, `x`, `g`) are entries of their own that precede the header they describe.
+//! Nothing is unpacked: the caller receives names, kinds and bytes. Sparse files are reported, not
+//! assembled.
 
 use std::io::{self, Read};
 
 const BLOCK: usize = 512;
-/// Extended headers are kept in memory, so they may not be large.
+/// Extended headers are held in memory, so their size is limited.
 const MAX_EXTENDED: u64 = 1 << 20;
 
 /// What an entry is.
@@ -20,14 +21,14 @@ pub(crate) enum Kind {
     Directory,
     Symlink,
     Hardlink,
-    /// A device, a FIFO, a sparse file: nothing that we could take.
+    /// A device, a FIFO, a sparse file: not usable.
     Special,
 }
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// As the archive has it: hostile.
+    /// As in the archive: untrusted.
     pub(crate) path: Vec<u8>,
     pub(crate) link: Vec<u8>,
     pub(crate) kind: Kind,
@@ -65,7 +66,7 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// The next entry; what was left of the last one is skipped.
+    /// The next entry; the rest of the previous one is skipped.
     pub(crate) fn next(&mut self) -> io::Result<Option<Entry>> {
         let mut extended = Extended::default();
         loop {
@@ -73,7 +74,8 @@ impl<R: Read> TarReader<R> {
             let Some(header) = self.header()? else {
                 return Ok(None);
             };
-            let size = number(field(&header, 124, 12)).ok_or_else(|| bad("a size is no number"))?;
+            let size =
+                number(field(&header, 124, 12)).ok_or_else(|| bad("a size is not a number"))?;
             let flag = header.get(156).copied().unwrap_or(0);
             match flag {
                 b'L' | b'K' | b'x' | b'X' | b'g' => {
@@ -107,7 +109,7 @@ impl<R: Read> TarReader<R> {
         let path = extended.path.unwrap_or_else(|| name(header));
         let kind = match flag {
             b'0' | 0 | b'7' if extended.sparse => Kind::Special,
-            // Archives from before POSIX mark directories by their name alone.
+            // Archives from before POSIX mark directories only by a trailing `/` in the name.
             b'0' | 0 | b'7' if path.ends_with(b"/") => Kind::Directory,
             b'0' | 0 | b'7' => Kind::File,
             b'1' => Kind::Hardlink,
@@ -119,7 +121,7 @@ impl<R: Read> TarReader<R> {
             }
             _ => Kind::Special,
         };
-        // Links and directories have no content, whatever their size says.
+        // Links and directories have no content, whatever their size field says.
         let content = match kind {
             Kind::File => size,
             Kind::Special if matches!(flag, b'0' | 0 | b'7' | b'S') => size,
@@ -138,7 +140,7 @@ impl<R: Read> TarReader<R> {
         })
     }
 
-    /// The bytes of the entry that came last.
+    /// The bytes of the most recent entry.
     pub(crate) fn content(&mut self) -> Content<'_, R> {
         Content(self)
     }
@@ -163,7 +165,7 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// `None` at the end: a block of zeros, or nothing more.
+    /// `None` at the end: a block of zeros, or the end of the stream.
     fn header(&mut self) -> io::Result<Option<[u8; BLOCK]>> {
         let mut block = [0; BLOCK];
         let mut filled = 0;
@@ -255,7 +257,7 @@ fn until_nul(bytes: &[u8]) -> &[u8] {
 fn name(header: &[u8; BLOCK]) -> Vec<u8> {
     let name = until_nul(field(header, 0, 100));
     let prefix = until_nul(field(header, 345, 155));
-    // GNU uses the place of the prefix for other things and says so by "ustar  ".
+    // GNU uses the prefix field for other data, which "ustar  " marks.
     if field(header, 257, 6) == b"ustar\0" && !prefix.is_empty() {
         return [prefix, b"/", name].concat();
     }
@@ -276,7 +278,7 @@ fn number(bytes: &[u8]) -> Option<u64> {
     }
 }
 
-/// `<length> <key>=<value>\n`, where the length counts itself.
+/// `<length> <key>=<value>\n`; the length includes itself.
 fn pax(mut bytes: &[u8], extended: &mut Extended) -> io::Result<()> {
     let broken = || bad("a PAX record is broken");
     while !bytes.is_empty() {
@@ -333,7 +335,7 @@ mod tests {
         Ok(found)
     }
 
-    /// By the machine's own tar, in each of its formats.
+    /// Made by the machine's own tar, in each of its formats.
     #[test]
     fn names_of_any_length_survive_every_format() {
         let directory = tempfile::tempdir().unwrap();
@@ -357,7 +359,7 @@ mod tests {
         }
     }
 
-    /// Their content is a map and the pieces that are no holes: read without its holes it would be another file.
+    /// Their content is a map and the parts that are not holes: without its holes, the file would be different.
     #[test]
     fn sparse_files_are_no_files_and_what_follows_them_is_found() {
         let directory = tempfile::tempdir().unwrap();

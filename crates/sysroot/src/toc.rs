@@ -1,8 +1,8 @@
-//! Layers with a table of contents: eStargz and zstd:chunked. What is in them is known, and any file of
-//! them can be had, without reading the rest.
+//! Layers with a table of contents: eStargz and zstd:chunked. Their contents are known, and any file
+//! can be fetched, without reading the rest.
 //!
-//! A table is used only where the manifest, whose digest was checked, holds the table's own digest; the
-//! table holds that of each file.
+//! A table is used only if the manifest, whose digest was verified, contains the table's digest; the
+//! table contains the digest of each file.
 //!
 //! ```text
 //! eStargz        gzip members | member with `stargz.index.json` in a tar | footer, 51 bytes:
@@ -28,9 +28,9 @@ const STARGZ_DIGEST: &str = "containerd.io/snapshot/stargz/toc.digest";
 const CHUNKED_DIGEST: &str = "io.github.containers.zstd-chunked.manifest-checksum";
 const CHUNKED_POSITION: &str = "io.github.containers.zstd-chunked.manifest-position";
 const FOOTER: u64 = 51;
-/// A layer with a larger table is read as any other.
+/// A layer with a larger table is read like any other.
 const MAX_TABLE: u64 = 48 << 20;
-/// Pieces of the files that are got at once: 12 GiB of them at 64 KiB each.
+/// Maximum chunks of files fetched at once: 12 GiB of them at 64 KiB each.
 const MAX_CHUNKS: usize = 200_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,23 +55,23 @@ struct TocFile {
     chunks: Vec<Chunk>,
 }
 
-/// A table: it stays on disk, for it may be larger than all that it is asked for.
+/// A table. It remains on disk, because it may be much larger than the answers.
 #[derive(Clone, Debug)]
 pub(crate) struct Toc {
     format: Format,
     /// Of the document in the cache.
     digest: Digest,
-    /// Where in the layer it is.
+    /// Its range in the layer.
     at: u64,
 }
 
-/// Where some files of a layer are.
+/// Where some files of a layer are stored.
 pub(crate) struct Located {
     format: Format,
     files: BTreeMap<Vec<u8>, TocFile>,
 }
 
-/// What is needed to read a layer by ranges.
+/// The context for reading a layer by ranges.
 #[derive(Clone, Copy)]
 pub(crate) struct LayerSource<'a> {
     pub(crate) registry: &'a Registry,
@@ -88,7 +88,7 @@ impl LayerSource<'_> {
         }
     }
 
-    /// Bytes of the layer, aside, and their digest; `None` where they cannot be had.
+    /// Bytes of the layer, in a temporary file, and their digest; `None` if they are not available.
     fn bytes(
         &self,
         cache: &Cache,
@@ -120,7 +120,8 @@ fn disk(source: io::Error) -> PullError {
     PullError::Cache { source }
 }
 
-/// Gets the table of a layer; `None` where it has none that we can trust, or no ranges can be had.
+/// Fetches the table of a layer; `None` if it has none that is trusted, or ranges are not
+/// supported.
 pub(crate) fn open(place: &LayerSource<'_>, cache: &Cache) -> Result<Option<Toc>, PullError> {
     let annotation = |name: &str| place.layer.annotations.get(name).map(String::as_str);
     if let Some(digest) = annotation(CHUNKED_DIGEST).and_then(Digest::parse) {
@@ -133,7 +134,7 @@ pub(crate) fn open(place: &LayerSource<'_>, cache: &Cache) -> Result<Option<Toc>
     }
 }
 
-/// Reads the table of a layer into its index, where it has one.
+/// Reads the table of a layer into its index, if it has one.
 pub(crate) fn load(
     place: &LayerSource<'_>,
     cache: &Cache,
@@ -222,7 +223,7 @@ fn check(place: &LayerSource<'_>, expected: Digest, found: Digest) -> Result<(),
     }
 }
 
-/// What an entry says of the layer; pieces of files say nothing.
+/// Converts an entry to an entry of the layer; chunks of files are ignored.
 fn record_of(entry: TableEntry) -> Result<Option<Record>, String> {
     let path = normalized(entry.name.as_bytes())
         .map_err(|problem| format!("path `{}` {problem}", entry.name))?;
@@ -244,7 +245,7 @@ fn record_of(entry: TableEntry) -> Result<Option<Record>, String> {
 }
 
 impl Toc {
-    /// Goes through the table; whether it is there.
+    /// Reads the table; returns whether it exists.
     fn each(
         &self,
         place: &LayerSource<'_>,
@@ -274,7 +275,7 @@ impl Toc {
         }
     }
 
-    /// Where the files at these paths are; `None` if the table does not have them.
+    /// Where the files at these paths are stored; `None` if the table does not list them.
     pub(crate) fn locate(
         &self,
         place: &LayerSource<'_>,
@@ -326,7 +327,7 @@ impl Toc {
         }))
     }
 
-    /// A piece of an eStargz ends where the next one begins, or the table.
+    /// A chunk of an eStargz ends where the next one begins, or the table.
     fn find_ends(
         &self,
         place: &LayerSource<'_>,
@@ -349,11 +350,11 @@ impl Toc {
     }
 }
 
-/// The bytes of a file, and the digest that they must have.
+/// The bytes of a file, and their expected digest.
 pub(crate) type TocReader<'a> = (Box<dyn Read + 'a>, Digest);
 
 impl Located {
-    /// The bytes of one file and their digest; `None` where the table does not say where they are.
+    /// The bytes of one file and their digest; `None` if the table does not contain their place.
     pub(crate) fn open<'a>(
         &self,
         place: &LayerSource<'a>,
@@ -399,10 +400,10 @@ impl Located {
     }
 }
 
-/// Puts the zeros back that are not stored.
+/// Restores zeros that are not stored.
 struct WithZeros<'a> {
     plain: Box<dyn Read + 'a>,
-    /// Length, and whether it is zeros; a length of 0 means all the rest.
+    /// Length, and whether it is zeros; a length of 0 means the complete rest.
     chunks: Vec<(u64, bool)>,
     at: usize,
     done: u64,

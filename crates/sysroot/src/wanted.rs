@@ -1,4 +1,4 @@
-//! What is asked of an image, and what comes back.
+//! Questions to an image, and the answers.
 
 use std::path::PathBuf;
 
@@ -9,40 +9,40 @@ use crate::FileRole;
 /// One file that a core needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Absolute paths at which it may be, the likeliest first: hostile bytes.
+    /// Absolute paths at which it may be, the likeliest first: untrusted bytes.
     pub paths: Vec<Vec<u8>>,
-    /// Its identity, if the core has it.
+    /// Its build-id, if the core has it.
     pub build_id: Option<BuildId>,
-    /// Which of the files with this identity.
+    /// Which of the files with this build-id.
     pub part: FileRole,
-    /// How much is done for it.
+    /// How much effort it is worth.
     pub need: Need,
-    /// How much is done for its separate debug file, where it turns out to have none of its own.
+    /// How much effort its separate debug file is worth, if it needs one.
     pub debug: Option<Need>,
 }
 
-/// How much is done for a file.
+/// How much effort a file is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// Layers are read until it is settled.
+    /// Layers are read until it is found or known to be missing.
     Required,
-    /// Taken where a layer that is read anyway holds it.
+    /// Stored if a layer that is read anyway holds it.
     Passing,
 }
 
-/// How a file was proven to be the right one.
+/// How a file was verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// Its build-id is the core's.
+    /// It has the build-id from the core.
     BuildId,
-    /// It is at the path, in an image whose digest was checked; the core has no build-id.
+    /// It is at the path, in an image whose digest was verified; the core has no build-id.
     Digest,
 }
 
 /// A file in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundFile {
-    /// Where it is on this machine.
+    /// Its path on this machine.
     pub file: PathBuf,
     /// Its own build-id.
     pub build_id: Option<BuildId>,
@@ -55,19 +55,19 @@ pub struct FoundFile {
 pub enum Lookup {
     /// Here it is.
     Found(FoundFile),
-    /// Another file is at its path: never used.
+    /// Another file is at its path; it is never used.
     Mismatch {
         /// What the core maps.
         expected: BuildId,
         /// What the image holds.
         found: Option<BuildId>,
     },
-    /// The image does not hold it, with the reason.
+    /// The image does not contain it, with the reason.
     Absent(String),
 }
 
-/// Where debuggers look for the file that `.gnu_debuglink` names (GDB manual, "Debugging Information in
-/// Separate Files").
+/// Paths where debuggers look for the file that `.gnu_debuglink` names (GDB manual, "Debugging
+/// Information in Separate Files").
 pub(crate) fn debug_paths(wanted: &Wanted, link: Option<&[u8]>) -> Vec<Vec<u8>> {
     let (Some(path), Some(link)) = (wanted.paths.first(), link) else {
         return Vec::new();
@@ -83,7 +83,7 @@ pub(crate) fn debug_paths(wanted: &Wanted, link: Option<&[u8]>) -> Vec<Vec<u8>> 
         place(b"", b"/.debug/"),
         place(b"/usr/lib/debug", b"/"),
     ];
-    // A file whose link names itself is no debug file.
+    // A file whose link names itself is not a debug file.
     paths.retain(|one| one != path);
     paths
 }

@@ -1,20 +1,22 @@
-//! Memory for the windows of zstd frames, which all layers that are read at once share.
+//! Limits the memory for the windows of zstd frames, which all layers that are read in parallel
+//! share.
 //!
-//! A window is what a decoder has to remember of what it gave out. Builders of today ask for 8 MiB at most;
-//! at their better levels those of 2021 asked for 16 and 32. A layer whose window does not fit beside those
-//! of others waits for them.
+//! A window is the output that a decoder must remember. Today's builders request up to 8 MiB; at their
+//! better levels, those of 2021 requested 16 and 32. A layer whose window does not fit beside those of
+//! others waits for them.
 
 use std::io::{self, BufReader, Chain, Cursor, Read};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 /// The largest window that is accepted: 32 MiB.
 const MAX_LOG: u32 = 25;
-/// What every decoder may ask for at any frame: RFC 8878, section 3.1.1.1.2, recommends 8 MiB.
+/// Window size that every decoder may use without waiting: RFC 8878, section 3.1.1.1.2, recommends
+/// 8 MiB.
 const USUAL_LOG: u32 = 23;
-/// Bytes of a frame's header at most: magic number, descriptor, window, dictionary, size.
+/// Maximum bytes of a frame's header: magic number, descriptor, window, dictionary, size.
 const HEADER: u64 = 18;
 
-/// Memory for windows; one layer with the largest one, or four usual ones.
+/// Memory for windows: one layer with the largest one, or four usual ones.
 pub(crate) struct Windows {
     left: Mutex<u64>,
     changed: Condvar,
@@ -35,14 +37,14 @@ struct Window<'w> {
     log: u32,
 }
 
-/// Decodes zstd frames, whose windows have their share of the memory for as long.
+/// Decodes zstd frames, whose windows hold their share of the memory meanwhile.
 pub(crate) struct ZstdReader<'w, R: Read> {
     decoder: zstd::Decoder<'static, BufReader<Chain<Cursor<Vec<u8>>, R>>>,
     _window: Window<'w>,
 }
 
 impl<'w, R: Read> ZstdReader<'w, R> {
-    /// Waits until there is memory for what the first frame asks for.
+    /// Waits until there is memory for the first frame's window.
     pub(crate) fn new(mut reader: R, windows: &'w Windows) -> io::Result<Self> {
         let mut beginning = Vec::new();
         reader.by_ref().take(HEADER).read_to_end(&mut beginning)?;
@@ -83,7 +85,7 @@ impl Drop for Window<'_> {
     }
 }
 
-/// What the first frame asks for, rounded up to a power of 2; 0 where it does not say.
+/// The window size of the first frame, rounded up to a power of 2; 0 if it is not stated.
 fn window_log(beginning: &[u8]) -> u32 {
     // RFC 8878, section 3.1.1.1: magic number, descriptor, window or, of one segment, the size.
     let Some((b"\x28\xb5\x2f\xfd", [descriptor, rest @ ..])) = beginning.split_at_checked(4) else {
@@ -127,15 +129,15 @@ mod tests {
     }
 
     #[test]
-    fn header_tells_the_window() {
+    fn frame_header_states_the_window() {
         for log in [17, 23, 25, 27] {
             assert_eq!(window_log(&packed(log, 1 << 10, false)), log);
         }
-        // Of one segment: as large as the contents.
+        // A single segment: the window is as large as the contents.
         for (size, log) in [(200, 8), (60_000, 16), (70_000, 17)] {
             assert_eq!(window_log(&packed(20, size, true)), log, "{size}");
         }
-        // A mantissa makes it larger than the power of 2.
+        // The mantissa makes it larger than the power of 2.
         assert_eq!(window_log(b"\x28\xb5\x2f\xfd\x00\x69"), 24);
         for other in [
             &b""[..],

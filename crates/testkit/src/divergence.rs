@@ -1,4 +1,4 @@
-//! Our frames against gdb's: where they differ must stand in `tests/fixtures/divergences.toml`, with the
+//! Our frames against gdb's: where they differ must be in `tests/fixtures/divergences.toml`, with the
 //! cause and who is right.
 
 use std::fmt::Write;

@@ -96,7 +96,7 @@ impl HttpProxy {
     /// In front of the server at `upstream`, or a server of its own without one.
     ///
     /// # Panics
-    /// When no port can be had.
+    /// If no port is free.
     #[must_use]
     pub fn start(
         upstream: Option<u16>,

@@ -105,7 +105,7 @@ impl HttpServer {
                     Arc::clone(&counter),
                     Arc::clone(&seen),
                 );
-                // A client that hangs up is no reason to complain.
+                // A client that disconnects is not an error.
                 std::thread::spawn(move || drop(serve(stream, &*handler, &counter, &seen)));
             }
         });

@@ -1,5 +1,5 @@
-//! `cdh agent check-config`: says what is wrong with the agent's configuration and where, or prints the effective
-//! configuration as a file that the agent can read.
+//! `cdh agent check-config`: checks the agent's configuration and shows each mistake with its place, or prints
+//! the effective configuration as a file that the agent can read.
 
 use std::fmt::Write;
 
@@ -133,13 +133,14 @@ fn problem(error: RenderedError) -> ConfigProblem {
     }
 }
 
-/// A file that the agent reads as the same configuration. What TOML cannot express, values that are not set and
-/// hidden secrets, is a comment.
+/// A file that the agent reads as the same configuration. Comments hold what TOML cannot express: values that
+/// are not set, and hidden secrets.
 fn toml(checked: &CheckedConfig) -> String {
     let mut text: String = { checked.store.iter() }
         .map(|store| toml_line(store, "store"))
         .collect();
-    // TOML takes each table once: `limits.rate` must not come between two keys of `limits`.
+    // TOML allows each table header once, so `limits.rate` must not come between two keys of
+    // `limits`.
     let section = |value: &&ConfigValue| match value.key.rsplit_once('.') {
         Some((section, _)) => section.to_owned(),
         None => String::new(),
@@ -170,7 +171,7 @@ fn toml_line(setting: &ConfigValue, name: &str) -> String {
     }
 }
 
-/// Whether a secret in it is hidden.
+/// Whether the value contains a hidden secret.
 fn has_hidden(value: &Value) -> bool {
     match value {
         Value::String(text) => text == HIDDEN,

@@ -17,12 +17,14 @@ use crate::settings::environment;
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long the API server may not answer, or refuse: roles take effect with a delay.
+/// How long to retry while the API server does not answer or refuses: roles take effect with a
+/// delay.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What Kubernetes keeps of a container that has ended (`terminationMessagePath`).
+/// Maximum bytes that Kubernetes stores of a terminated container's message
+/// (`terminationMessagePath`).
 const MESSAGE: &str = "/dev/termination-log";
 
-/// Leaves these lines where the cluster shows them with the state of this container.
+/// Writes these lines where the cluster shows them with the state of this container.
 pub(super) fn leave_message(lines: &[String]) {
     if Path::new(MESSAGE).is_file() {
         let lines: Vec<_> = lines.iter().map(|line| terminal_line(line)).collect();
@@ -99,7 +101,7 @@ fn summary(progress: &CleanupProgress) -> String {
     }
 }
 
-/// The nodes that are not done, printed, as a failure.
+/// Prints the nodes that are not done, and returns a failure.
 fn unfinished(progress: &CleanupProgress, timeout: u64) -> Result<anyhow::Error> {
     let missing: Vec<&NodeCleanup> = progress.nodes.iter().filter(|node| !node.is_done).collect();
     for node in &missing {

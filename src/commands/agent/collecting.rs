@@ -17,17 +17,17 @@ use super::config;
 use super::log::{Level, Log};
 use crate::report::{ExitStatus, Failure};
 
-/// Collects until it is dropped.
+/// Collects core files until it is dropped.
 pub(super) struct Collecting {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Collecting {
-    /// Starts it if the configuration wants it.
+    /// Starts the collector if the configuration enables it.
     ///
     /// # Errors
-    /// If `core_pattern` is no absolute path, or the state directory cannot be used.
+    /// If `core_pattern` is not an absolute path, or the state directory cannot be used.
     pub(super) fn begin(
         config: &AgentConfig,
         paths: &AgentPaths,
@@ -78,7 +78,7 @@ impl Drop for Collecting {
     }
 }
 
-/// What an installation would write beside the handler.
+/// The handler's settings that an installation would write beside the handler.
 fn write_settings(config: &AgentConfig, paths: &AgentPaths, file: &Path) -> Result<()> {
     let mut settings = InstallOptions::new(paths.clone(), file.to_owned()).handler;
     config::apply_to_handler(config, &mut settings);
@@ -104,7 +104,7 @@ fn write_line(log: Log, event: &CollectEvent) {
                     json!({"dump": dump.to_string()}),
                 ),
                 None => (
-                    format!("core file `{name}` {place}: the policy wants no dump"),
+                    format!("core file `{name}` {place}: the policy stores no dump"),
                     json!({}),
                 ),
             };

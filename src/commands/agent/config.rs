@@ -1,5 +1,5 @@
-//! Flags, environment and file become the agent's configuration, and that becomes what its library
-//! wants to know.
+//! Combines flags, environment and file into the agent's configuration, and converts it to the
+//! types of the agent's library.
 
 use anyhow::Result;
 use cdh_agent::WorkloadOptions;
@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use crate::args::{
-    AgentOptions, CaptureArgs, NodeArgs, PathArgs, SeenArgs, ShippingArgs, WorkloadArgs,
+    AgentOptions, CaptureArgs, NodeArgs, ObservabilityArgs, PathArgs, ShippingArgs, WorkloadArgs,
 };
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
@@ -27,7 +27,7 @@ impl Flags {
         self
     }
 
-    /// All that `cdh agent run` and the unit that starts it take.
+    /// All options of `cdh agent run` and of the unit that starts it.
     pub(super) fn of_agent(args: &AgentOptions) -> Self {
         Self::default()
             .paths(&args.paths)
@@ -35,7 +35,7 @@ impl Flags {
             .capture(&args.capture)
             .shipping(&args.shipping)
             .workloads(&args.workloads)
-            .seen(&args.seen)
+            .observability(&args.observability)
     }
 
     pub(super) fn paths(self, args: &PathArgs) -> Self {
@@ -126,7 +126,7 @@ impl Flags {
             )
     }
 
-    pub(super) fn seen(self, args: &SeenArgs) -> Self {
+    pub(super) fn observability(self, args: &ObservabilityArgs) -> Self {
         self.put(
             "metrics.listen",
             "--metrics",
@@ -141,7 +141,7 @@ impl Flags {
     }
 }
 
-/// A path on the command line is seen from where the command was typed.
+/// A path on the command line is relative to the current directory.
 fn absolute(path: &std::path::PathBuf) -> Value {
     json!(std::path::absolute(path).unwrap_or_else(|_| path.clone()))
 }
@@ -168,10 +168,10 @@ pub(super) fn effective(settings: &Settings, flags: Flags) -> Result<Effective, 
     layers.effective()
 }
 
-/// The same for a command that needs it; what it notes goes to standard error.
+/// The same for a command that needs a valid configuration; notes go to standard error.
 ///
 /// # Errors
-/// When it is not valid; each mistake is a line.
+/// If the configuration is not valid; the error has one line per mistake.
 pub(super) fn gather(settings: &Settings, flags: Flags) -> Result<Effective> {
     effective(settings, flags).map_err(|problems| not_valid(&problems).into())
 }
@@ -203,7 +203,7 @@ pub(super) fn not_valid(problems: &[Problem]) -> Failure {
     failure.cause(cause)
 }
 
-/// Where things are, and what the shipper does with them.
+/// The agent's directories, and the shipper's options for them.
 pub(super) fn paths(config: &AgentConfig) -> AgentPaths {
     let workloads = &config.workloads;
     let selection = match workloads.pods {
@@ -245,7 +245,7 @@ pub(super) fn apply_to_handler(config: &AgentConfig, handler: &mut HandlerSettin
 pub(super) fn shipper_options(config: &AgentConfig) -> ShipperOptions {
     ShipperOptions {
         setuid: config.policy.setuid.into(),
-        // It was validated with the rest.
+        // The validation of the whole configuration has checked it.
         plan: config.shipping.plan().unwrap_or_default(),
         bandwidth: config.shipping.bandwidth.0,
         parallel: config.shipping.parallel,

@@ -19,7 +19,8 @@ use crate::render::{self, shell_word, terminal_line};
 use crate::report::ExitStatus;
 use crate::settings::Settings;
 
-/// Root of the node's first process: a privileged container in the node's pid namespace sees it.
+/// Root of the node's first process. A privileged container in the node's pid namespace can read
+/// it.
 const OF_INIT: &str = "/proc/1/root";
 
 /// The node's own file system, if this container can look into it.
@@ -82,7 +83,7 @@ fn missing_directories(store: &StoreUrl) -> Vec<&Path> {
         .collect()
 }
 
-/// Tests the store that the settings name. If they name none, that of the running agent is the one in question.
+/// Tests the store that the settings name. Without such a store, tests the one that the running agent uses.
 fn store(settings: &Settings, paths: &AgentPaths) -> Result<Vec<Finding>> {
     let running = super::running_store(&cdh_agent::status(paths)?);
     let other = running.filter(|running| *running != settings.store_name());
@@ -108,7 +109,8 @@ fn store(settings: &Settings, paths: &AgentPaths) -> Result<Vec<Finding>> {
             ),
         },
     };
-    // A diagnosis leaves nothing behind: also no store that nothing was shipped to.
+    // A diagnosis must not create anything, such as the directory of a store that nothing was
+    // shipped to.
     for directory in created {
         let _ = std::fs::remove_dir(directory);
     }

@@ -29,7 +29,7 @@ pub struct StatusDocument {
     pub runtimes: Vec<RuntimeReport>,
     /// The state directory, if this user cannot look into it: what it holds is unknown then.
     pub hidden: Option<String>,
-    /// What sets the kernel's settings at the next boot.
+    /// Files that set the kernel's settings at the next boot.
     pub at_boot: Vec<BootReport>,
     /// What is wrong.
     pub problems: Vec<String>,
@@ -79,11 +79,12 @@ pub struct SpoolCounts {
 #[derive(Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StoreReport {
-    /// Location, and what names it; `null` if only root can see which store the agent uses.
+    /// Location, and the setting that names it; `null` if only root can see which store the agent
+    /// uses.
     pub store: Option<String>,
     /// Whether it works.
     pub state: StoreHealth,
-    /// Details: why it fails or why that is unknown, or how it works.
+    /// Details: how it works, why it fails, or why that is unknown.
     pub detail: String,
     /// What to do about a failure.
     pub hint: Option<String>,
@@ -146,7 +147,7 @@ pub struct WaitingReport {
 #[derive(Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SweepDocument {
-    /// Whether a running agent was asked to ship. The lists are empty then.
+    /// Whether this command asked a running agent to ship. The lists are empty then.
     pub by_running_agent: bool,
     /// Dumps that are in the store now.
     pub shipped: Vec<DumpId>,
@@ -176,9 +177,9 @@ pub struct CheckedConfig {
     pub valid: bool,
     /// What is wrong.
     pub problems: Vec<ConfigProblem>,
-    /// What variables of IBM's core-dump-handler change, or do not change.
+    /// How variables of IBM's core-dump-handler change the configuration, and which have no effect.
     pub notes: Vec<String>,
-    /// Variables `CDH_…` that nothing reads.
+    /// Variables `CDH_…` that cdh does not know.
     pub unknown_variables: Vec<UnknownVariable>,
     /// The store; `null` if the configuration is not valid.
     pub store: Option<ConfigValue>,
@@ -186,13 +187,13 @@ pub struct CheckedConfig {
     pub values: Vec<ConfigValue>,
 }
 
-/// A variable whose name begins with `CDH_` and that nothing reads.
+/// A variable whose name begins with `CDH_` and that cdh does not know.
 #[derive(Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UnknownVariable {
     /// Its name.
     pub name: String,
-    /// The variable that may be meant.
+    /// A known variable with a similar name.
     pub similar: Option<String>,
 }
 
@@ -202,7 +203,7 @@ pub struct UnknownVariable {
 pub struct ConfigProblem {
     /// What is wrong, and where.
     pub text: String,
-    /// What to do about it.
+    /// How to fix it.
     pub hints: Vec<String>,
 }
 

@@ -1,4 +1,5 @@
-//! What an installation was given by flags and variables: a unit that starts at boot has neither.
+//! Collects the flags and variables of an installation, because a unit that starts at boot has
+//! neither.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,22 +16,23 @@ use super::config;
 use crate::render::shell_word;
 use crate::settings::{Settings, environment};
 
-/// Keys whose values hold secrets: a unit file is readable for everybody.
+/// Keys whose values hold secrets: every user can read a unit file.
 const SECRET: [&str; 1] = ["notify.webhooks"];
 
-/// Flags and variables that make `cdh agent run` do what this command does.
+/// Flags and variables that make `cdh agent run` behave like this command.
 #[derive(Debug, Default)]
 pub(super) struct Given {
     /// Flags with their values.
     pub(super) words: Vec<String>,
-    /// Variables that have no flag, or whose text a flag does not take.
+    /// Variables that have no flag, or whose value the flag does not accept.
     pub(super) variables: BTreeMap<String, String>,
     /// Variables that are set here and must not be in a unit.
     pub(super) secrets: Vec<String>,
 }
 
 impl Given {
-    /// Of this command: what it was given itself, and what the present installation has beside it.
+    /// Collects the options of this command, and those of the present installation that this
+    /// command does not set.
     pub(super) fn of(settings: &Settings, effective: &Effective, handler: Option<&Path>) -> Self {
         let mut given = Self::default();
         let environment = environment();
@@ -57,7 +59,7 @@ impl Given {
                     let text = environment.get(name).cloned().unwrap_or_default();
                     given.variables.insert(name.clone(), text);
                 }
-                // Those names mean something beside others of them only.
+                // These variables only have a meaning together with others.
                 Origin::Ibm(_) => {
                     let name = cdh_agent::config::variable(key);
                     given.variables.insert(name, plain(value));
@@ -114,7 +116,7 @@ impl Given {
     }
 }
 
-/// A value as its flag or variable takes it.
+/// A value in the form that its flag or variable accepts.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -132,7 +134,8 @@ fn name(value: impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or_default()
 }
 
-/// Key, flag and value of what the present installation was given and the configuration does not say.
+/// Key, flag and value of the options of the present installation that the configuration does not
+/// set.
 fn of_installation(config: &AgentConfig) -> Vec<(&'static str, &'static str, Value)> {
     let paths = config::paths(config);
     let Some(node) = installed(&paths) else {
@@ -209,7 +212,7 @@ fn of_installation(config: &AgentConfig) -> Vec<(&'static str, &'static str, Val
         .collect()
 }
 
-/// The node, where the handler of these paths is installed.
+/// The node, with the handler that is installed in these paths.
 fn installed(paths: &AgentPaths) -> Option<cdh_agent::Status> {
     let status = cdh_agent::status(paths).ok()?;
     (status.pattern == PatternOwner::Ours).then_some(status)

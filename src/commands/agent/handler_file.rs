@@ -1,5 +1,5 @@
-//! Finds the handler to install, where none is named: beside this program, where packages put it, or in
-//! the target directory of the build that made this program.
+//! Finds the handler to install if the user named none: beside this program, where packages install it,
+//! or in the target directory of the build that made this program.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use cdh_agent::node::binary::linkage;
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
 
-/// Where a handler may be, for a program at `program`, the best place first.
+/// Where a handler may be for a program at `program`; the first place takes precedence.
 fn candidates(program: &Path) -> Vec<PathBuf> {
     let Some(directory) = program.parent() else {
         return Vec::new();
@@ -29,7 +29,7 @@ fn candidates(program: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The target directory of cargo that `program` lies in.
+/// The cargo target directory that contains `program`.
 fn target_directory(program: &Path) -> Option<&Path> {
     let above = program.ancestors().skip(2).take(2);
     { above }.find(|directory| directory.join("CACHEDIR.TAG").is_file())
@@ -39,10 +39,10 @@ fn is_static(path: &Path) -> bool {
     linkage(path).is_ok_and(|linkage| linkage.is_static())
 }
 
-/// The handler for a program: the first static one, else the program itself if that is static.
+/// The handler for a program: the first static one, otherwise the program itself if it is static.
 ///
 /// # Errors
-/// When there is none, with the places that were searched.
+/// If there is none; the error lists the places that were searched.
 pub(super) fn find(program: &Path) -> Result<PathBuf> {
     let candidates = candidates(program);
     let program = program.to_owned();

@@ -1,4 +1,4 @@
-//! `cdh agent install` and `uninstall`: what they did, and what to do next.
+//! `cdh agent install` and `uninstall`: print what they did and the next steps.
 
 use std::path::Path;
 use std::time::Duration;
@@ -100,7 +100,7 @@ pub(super) fn run(
     handler: Option<&Path>,
 ) -> Result<ExitStatus> {
     let mut config = effective.config.clone();
-    // A receiver that is started here ends with this container.
+    // A receiver that is started in this container ends with the container.
     if super::is_in_pod() && config.node.mode != CoreMode::Pipe {
         eprintln!(
             "warning: this pod ends, and a receiver with it: the kernel starts the handler (mode pipe)"
@@ -136,7 +136,7 @@ pub(super) fn run(
     Ok(ExitStatus::Done)
 }
 
-/// The installation of `cdh agent run --manage-node`, in its log.
+/// The installation by `cdh agent run --manage-node`, as its log reports it.
 pub(super) fn log_install(config: &AgentConfig, handler: Option<&Path>, log: Log) -> Result<()> {
     let report = install(config, handler)?;
     let fields = json!({
@@ -156,10 +156,10 @@ pub(super) fn log_install(config: &AgentConfig, handler: Option<&Path>, log: Log
     Ok(())
 }
 
-/// Begins the line with the number of dumps that are left.
+/// Starts the line with the number of remaining dumps.
 pub(super) const NOT_SHIPPED: &str = "not shipped: ";
 
-/// The outcome of `core_pattern`, and what to do with dumps that are left, a line each.
+/// What happened to `core_pattern`, and what to do with remaining dumps, one line each.
 fn outcome(
     settings: &Settings,
     config: &AgentConfig,

@@ -45,7 +45,7 @@ impl Log {
         }
     }
 
-    /// One line. `fields` are for machines; `text` says the same to people.
+    /// One line. `fields` are for machines; `text` is the same for people.
     pub(super) fn line(self, level: Level, event: &str, text: &str, fields: Value) {
         match self.format {
             LogFormat::Text => eprintln!("{}", self.text(level, text, Timestamp::now())),
@@ -128,7 +128,7 @@ fn object(level: Level, event: &str, text: &str, fields: Value) -> Value {
     Value::Object(object)
 }
 
-/// Level, name, sentence, fields; `None` for what is no news.
+/// Level, name, sentence and fields; `None` for events that are not logged.
 fn describe(event: &ShipperEvent) -> Option<(Level, &'static str, String, Value)> {
     use Level::{Error, Info, Warning};
     Some(match event {

@@ -1,4 +1,4 @@
-//! `cdh agent …`: what the agent's library does, with words around it.
+//! `cdh agent …`: runs the agent's library and prints its results.
 
 mod check_config;
 mod cleanup;
@@ -33,7 +33,7 @@ use config::{Flags, gather};
 use log::Log;
 
 pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
-    // An uninstallation needs no store, and the kernel's handler has none.
+    // An uninstallation needs no store, and the handler must not open one.
     if !matches!(
         args.command,
         AgentCommand::Uninstall(_) | AgentCommand::Handle { .. }
@@ -79,8 +79,8 @@ pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
                 install::log_install(config, args.agent.handler.as_deref(), log)?;
             }
             let outcome = running::run(settings, config, log);
-            // The handler stays, so that nothing is lost until the next agent runs; a receiver that was
-            // started in this container does not.
+            // The handler remains installed, so that no crash is lost until the next agent runs. A
+            // receiver that was started in this container does not remain.
             if config.manages_node() && is_in_pod() {
                 cdh_agent::supervise::socket::retire(&config::paths(config))?;
             }
@@ -95,7 +95,7 @@ pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
     }
 }
 
-/// Those of the commands that a broken configuration must not stop.
+/// For commands that must run even with a broken configuration.
 pub(super) fn run_without_settings(
     global: &GlobalArgs,
     args: &AgentArgs,
@@ -114,7 +114,7 @@ fn dumps(count: u64) -> String {
     }
 }
 
-/// The store that the running agent uses, which its flags and variables may have named; `None` if no agent runs.
+/// The store that the running agent uses, which may come from its flags and variables; `None` if no agent runs.
 fn running_store(status: &cdh_agent::Status) -> Option<String> {
     let record = status
         .record
@@ -123,12 +123,12 @@ fn running_store(status: &cdh_agent::Status) -> Option<String> {
     (!record.store.is_empty()).then(|| record.store.clone())
 }
 
-/// Whether this process runs in a pod, which Kubernetes starts again.
+/// Whether this process runs in a pod, which Kubernetes would restart.
 fn is_in_pod() -> bool {
     environment().contains_key("KUBERNETES_SERVICE_HOST")
 }
 
-/// How to call this program from a shell: `cdh` where `PATH` leads to it, else its path.
+/// How to call this program from a shell: `cdh` if `PATH` finds it, otherwise its path.
 fn program_name() -> String {
     let Ok(own) = std::env::current_exe() else {
         return "cdh".to_owned();
@@ -215,26 +215,27 @@ fn sweep(settings: &Settings, args: &SweepArgs) -> Result<ExitStatus> {
     .into())
 }
 
-/// The failure of a sweep: of the store with the store's status and hint.
+/// The failure of a sweep; if the store failed, with the store's status and hint.
 fn sweep_failure(error: ShipperError) -> anyhow::Error {
     match error {
         ShipperError::Sweep(SweepError::Store(error)) => pipeline::store_failure(error, "ship to"),
-        error @ (ShipperError::Unusable { .. } | ShipperError::Spool(_)) => {
-            Failure::new(ExitStatus::Failure, "cannot use the spool")
-                .hint("the spool is root's: run this as root, or name yours with `--state <DIR>`")
-                .cause(error)
-                .into()
-        }
+        error @ (ShipperError::Unusable { .. } | ShipperError::Spool(_)) => Failure::new(
+            ExitStatus::Failure,
+            "cannot use the spool",
+        )
+        .hint("the spool belongs to root: run this as root, or name your own with `--state <DIR>`")
+        .cause(error)
+        .into(),
         error => error.into(),
     }
 }
 
-/// How long the agent gets to notice that it was asked: it may be in the middle of a shipment.
+/// How long the agent may take to notice the request: it may be in the middle of a shipment.
 const NOTICE: Duration = Duration::from_secs(60);
-/// How long nothing may leave the spool before it is no longer waited for.
+/// How long to wait without progress in the spool.
 const STANDSTILL: Duration = Duration::from_secs(30);
 
-/// The running agent holds the spool and ships what it is asked to. Returns how many dumps remain.
+/// The running agent holds the spool and ships the requested dumps. Returns how many remain.
 fn ask_the_agent(paths: &AgentPaths, only: Option<BTreeSet<cdh_bundle::DumpId>>) -> Result<usize> {
     let waiting = || -> Result<usize> {
         let entries = cdh_bundle::list_spool(&paths.spool)?;
@@ -285,7 +286,9 @@ fn chosen(paths: &AgentPaths, dumps: &[PathBuf]) -> Result<Option<BTreeSet<cdh_b
             (first, _) => {
                 let shown = terminal_line(&dump.display().to_string());
                 let message = match first {
-                    Some(_) => format!("`{shown}` is the start of several ids in the spool"),
+                    Some(_) => {
+                        format!("`{shown}` is ambiguous: several ids in the spool start with it")
+                    }
                     None => format!("`{shown}` is not a dump in the spool"),
                 };
                 let hint = format!(

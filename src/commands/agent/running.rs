@@ -19,7 +19,7 @@ use crate::report::{ExitStatus, Failure};
 use crate::settings::{Settings, environment};
 
 pub(super) fn run(settings: &Settings, config: &AgentConfig, log: Log) -> Result<ExitStatus> {
-    // Before there is any other thread: see there.
+    // This must run before any other thread exists: see its documentation.
     let _signals = StopSignals::catch().context("cannot wait for signals")?;
     let paths = config::paths(config);
     Started::of(settings, config, &paths).log(log);
@@ -66,12 +66,12 @@ pub(super) fn run(settings: &Settings, config: &AgentConfig, log: Log) -> Result
     Ok(ExitStatus::Done)
 }
 
-/// Why the shipper does not run, with what to do about it.
+/// Why the shipper does not run, and how to fix it.
 fn refused(error: ShipperError) -> anyhow::Error {
     let failure = Failure::new(ExitStatus::Failure, "the agent cannot run");
     match &error {
         ShipperError::AlreadyRunning { .. } => {
-            failure.hint("one agent a spool: `cdh agent status` shows what runs; another one needs its own `--state`")
+            failure.hint("only one agent can use a spool: `cdh agent status` shows what runs; another one needs its own `--state`")
         }
         ShipperError::Unusable { .. } | ShipperError::Spool(_) => {
             failure.hint("run it as root, or choose a directory of your own with `--state <DIR>`")
@@ -128,7 +128,8 @@ pub(super) fn kubernetes_events() -> Option<KubernetesEvents> {
     ApiServer::in_cluster(host, get("KUBERNETES_SERVICE_PORT")).map(KubernetesEvents::new)
 }
 
-/// Logs that crashes are no longer taken care of, or are again: also if `/readyz` is never requested.
+/// Logs when crashes are no longer captured, and when they are again, even if `/readyz` is never
+/// requested.
 fn log_readiness(watcher: &Watcher, log: Log) {
     match watcher.readiness_changed() {
         None => {}
@@ -145,18 +146,17 @@ fn log_readiness(watcher: &Watcher, log: Log) {
     }
 }
 
-/// Logs what is lost if the service account may not create Events. An API server that is slow holds up
-/// nothing.
+/// Logs the consequence if the service account may not create Events. A slow API server does not delay
+/// anything else.
 fn check_permission(events: KubernetesEvents, log: Log) {
     let check = move || {
         if let Err(why) = events.check() {
-            let text = format!(
-                "new crashes may not become Events on their pods: {why}; dumps are not affected"
-            );
+            let text =
+                format!("cannot create Events for new crashes: {why}; dumps are not affected");
             log.line(Level::Warning, "notification", &text, json!({"why": why}));
         }
     };
-    // Without the thread each Event that fails is logged all the same.
+    // Without the thread, each failed Event is still logged.
     let _ = std::thread::Builder::new()
         .name("cdh-events".to_owned())
         .spawn(check);

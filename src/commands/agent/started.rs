@@ -1,5 +1,5 @@
-//! What `cdh agent run` says at its start: version, how cores are captured, store, spool, policy, and what a
-//! SIGTERM will do.
+//! The messages that `cdh agent run` logs at its start: version, how cores are captured, store, spool,
+//! policy, and the effect of a SIGTERM.
 
 use cdh_agent::config::AgentConfig;
 use cdh_agent::handler::settings::{HandlerSettings, Release};
@@ -12,21 +12,21 @@ use super::log::{Level, Log};
 use crate::render::bytes;
 use crate::settings::Settings;
 
-/// All of it, as lines for people and one object for machines.
+/// The complete state, as lines for people and one object for machines.
 pub(super) struct Started {
     lines: Vec<(Level, String)>,
     fields: Value,
 }
 
 impl Started {
-    /// Looks at the node as it is now, after an installation.
+    /// Reads the state of the node after an installation.
     pub(super) fn of(settings: &Settings, config: &AgentConfig, paths: &AgentPaths) -> Self {
         let (handler, problem) = HandlerSettings::read(&paths.handler_settings());
         let node = cdh_agent::status(paths).ok();
         let is_ours = node
             .as_ref()
             .is_some_and(|node| node.pattern == PatternOwner::Ours);
-        // What captures is the installed handler, whatever this process was given.
+        // The installed handler captures cores, whatever options this process has.
         let is_installed = is_ours && problem.is_none() && !paths.collects_files;
         let (policy, limits) = match is_installed {
             true => (&handler.policy, &handler.limits),
@@ -104,7 +104,7 @@ impl Started {
         Self { lines, fields }
     }
 
-    /// Writes it: several lines of text, or one object.
+    /// Writes the state: several lines of text, or one object.
     pub(super) fn log(&self, log: Log) {
         if log.is_json() {
             let text: Vec<&str> = self.lines.iter().map(|(_, text)| text.as_str()).collect();
@@ -120,7 +120,8 @@ impl Started {
 
 fn spool(paths: &AgentPaths, limits: &LimitsConfig) -> (String, Option<u64>, Option<u64>) {
     let count = count(&paths.spool).ok();
-    // Before the first start the spool is not there; its disk is that of the directory above.
+    // The spool does not exist before the first start; it will be on the disk of the directory
+    // above.
     let existing = paths.spool.ancestors().find(|path| path.exists());
     let quota = existing.and_then(|path| quota_of(path, limits).ok().flatten());
     let quota_text = quota.map_or_else(

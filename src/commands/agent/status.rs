@@ -1,4 +1,5 @@
-//! `cdh agent status`: whether cores are captured here, whether the store takes them, and why dumps wait.
+//! `cdh agent status`: shows whether cores are captured on this node, whether the store works, and why
+//! dumps wait.
 
 use std::fmt::Write;
 
@@ -20,7 +21,7 @@ use crate::render::{self, age, bytes, terminal_line};
 use crate::report::ExitStatus;
 use crate::settings::Settings;
 
-/// Dumps that are listed; of more there is a number.
+/// Maximum number of listed dumps; further ones are only counted.
 const LISTED: usize = 20;
 
 pub(super) fn run(settings: &Settings, args: &StatusArgs) -> Result<ExitStatus> {
@@ -50,7 +51,7 @@ fn exit(stores: &[StoreState]) -> Option<ExitStatus> {
 /// What is known of the store.
 #[derive(Clone, Debug)]
 enum StoreState {
-    /// Only root knows which one the agent uses.
+    /// Only root can see which store the agent uses.
     Unknown(String),
     Works {
         store: String,
@@ -66,7 +67,7 @@ enum StoreState {
 }
 
 impl StoreState {
-    /// The store of the running agent, and the one that the settings of this command name if that is another.
+    /// The store of the running agent, and the store of this command's settings if that is a different one.
     fn all(settings: &Settings, status: &Status) -> Vec<Self> {
         if settings.store_is_default && status.hidden.is_some() {
             let why = "only root can see which one the agent uses";
@@ -113,8 +114,7 @@ impl StoreState {
         }
     }
 
-    /// The agent uses the store that is asked about: its own experience counts too, for its credentials are its
-    /// own.
+    /// The agent uses the store in question: its own results count too, because it has its own credentials.
     fn of_both(settings: &Settings, status: &Status, record: &ShipperRecord) -> Self {
         let is_bucket = matches!(settings.store, StoreUrl::S3 { .. });
         let only_we_fail = || probe(settings).is_err_and(|error| is_about_us(&error));
@@ -127,7 +127,7 @@ impl StoreState {
         }
     }
 
-    /// Asks the store that the settings of this command name.
+    /// Checks the store that the settings of this command name.
     fn of_settings(settings: &Settings, status: &Status) -> Self {
         let named = terminal_line(&settings.store_name());
         let store = format!("{named} (from {})", terminal_line(&settings.store_origin));
@@ -150,7 +150,7 @@ impl StoreState {
         }
     }
 
-    /// Says that the running agent does not use it.
+    /// Reports that the running agent does not use this store.
     fn not_the_agents(mut self) -> Self {
         if let Self::Works { store, .. } | Self::Fails { store, .. } = &mut self {
             store.push_str(" (not used by the running agent)");
@@ -199,7 +199,7 @@ impl StoreState {
     }
 }
 
-/// Whether the failure may be this user's alone: the agent has other credentials.
+/// Whether the failure may only concern this user: the agent has other credentials.
 fn is_about_us(error: &StoreError) -> bool {
     matches!(
         error,
@@ -209,7 +209,7 @@ fn is_about_us(error: &StoreError) -> bool {
     )
 }
 
-/// Asks the store of the settings; nothing of it is created or written.
+/// Checks the store of the settings without creating or writing anything.
 fn probe(settings: &Settings) -> Result<&'static str, StoreError> {
     if let StoreUrl::Directory(path) = &settings.store
         && matches!(path.try_exists(), Ok(false))
@@ -223,9 +223,9 @@ fn probe(settings: &Settings) -> Result<&'static str, StoreError> {
 
 fn hint(error: &StoreError) -> Option<String> {
     match error {
-        // Credentials that may only write look like this.
+        // Credentials that may only write cause this error.
         StoreError::Denied { said: Some(_), .. } => Some(format!(
-            "{}; `cdh agent doctor` writes a test object, which shows whether dumps can be shipped all the same",
+            "{}; `cdh agent doctor` writes a test object, which shows whether dumps can be shipped nevertheless",
             error.hint().unwrap_or_default()
         )),
         StoreError::Denied { .. } | StoreError::Io { .. } => Some(
@@ -426,7 +426,7 @@ fn dumps(text: &mut String, config: &AgentConfig, status: &Status, stores: &[Sto
     }
     let _ = writeln!(text, "\ndumps in the spool:");
     let now = Timestamp::now();
-    // The newest are asked about.
+    // Only the newest dumps are checked.
     for dump in status.waiting.iter().rev().take(LISTED) {
         let program = dump.program.as_deref().unwrap_or("-");
         let signal = dump.signal.as_deref().unwrap_or("-");
@@ -448,7 +448,7 @@ fn dumps(text: &mut String, config: &AgentConfig, status: &Status, stores: &[Sto
     }
 }
 
-/// Why a dump is in the spool, and what becomes of it.
+/// Why a dump is in the spool, and what happens next.
 fn reason(
     dump: &WaitingDump,
     config: &AgentConfig,

@@ -17,7 +17,7 @@ pub(super) fn run(settings: &Settings, args: &UnitArgs) -> Result<ExitStatus> {
     let given = Given::of(settings, &effective, args.agent.handler.as_deref());
     let program = std::env::current_exe()?;
     let mut words: Vec<String> = Vec::new();
-    // The agent's own file is found without being named.
+    // The agent finds its own file without `--config`.
     if let Some((path, _)) = &settings.file
         && path != Path::new("/etc/cdh/agent.toml")
     {

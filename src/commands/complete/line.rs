@@ -1,5 +1,5 @@
-//! The line that bash completes. bash splits it at `:` and `=` as well, and replaces only what follows the last of
-//! them, so that the whole line is read again here.
+//! The command line that bash completes. bash also splits it at `:` and `=`, and replaces only the part after the
+//! last of them, so this module splits the whole line again.
 
 use super::Candidate;
 
@@ -14,7 +14,7 @@ pub(super) struct BashLine {
     pub(super) words: Vec<String>,
     /// The current word, perhaps empty.
     pub(super) current: String,
-    /// How much of the current word bash keeps.
+    /// Length of the part of the current word that bash does not replace.
     kept: usize,
     inserts: bool,
 }
@@ -40,7 +40,7 @@ impl BashLine {
         })
     }
 
-    /// A value as bash takes it. Where it lists several, descriptions are shown.
+    /// A value as bash expects it. If bash lists several values, descriptions are shown.
     pub(super) fn shown(&self, found: &Candidate, count: usize) -> String {
         let value = found.value.get(self.kept..).unwrap_or_default();
         match self.inserts || count < 2 || found.description.is_empty() {

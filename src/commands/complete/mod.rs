@@ -1,8 +1,8 @@
-//! `cdh complete <shell> …`: what the scripts of `cdh completions` ask when the user presses TAB.
+//! `cdh complete <shell> …`: the scripts of `cdh completions` run this when the user presses TAB.
 //!
 //! The first line says what the shell adds: `none`, `nospace` (no space after the value), `files`, `dirs` or
-//! `commands`. Each further line is a value and, after a tab, its description. A value that a shell would have to
-//! quote is left out: names in a store are untrusted, and what is completed is run.
+//! `commands`. Each further line is a value and, after a tab, its description. Values that a shell would have to
+//! quote are left out: names in a store are untrusted, and a completed line is executed.
 
 mod line;
 mod values;
@@ -38,7 +38,7 @@ impl Candidate {
         }
     }
 
-    /// Whether no shell sees anything special in it.
+    /// Whether it contains no character that is special to any shell.
     fn is_plain(&self) -> bool {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
         !self.value.is_empty() && self.value.chars().all(plain)
@@ -73,7 +73,7 @@ pub(super) fn run(args: &CompleteArgs) -> Result<ExitStatus> {
     let (mut candidates, mut addition) = position.candidates(&Values::new(&position));
     candidates.retain(|found| found.value.starts_with(&current) && found.is_plain());
     if !candidates.is_empty() && addition != Addition::Commands {
-        // Files only where nothing else is meant: after `./`, or when no dump is known.
+        // Offers files only if nothing else can be meant: after `./`, or if no dump is known.
         addition = Addition::None;
     }
     super::print(&text(&candidates, addition, bash.as_ref()))?;

@@ -1,4 +1,4 @@
-//! Values from the listing cache and the config file. No store is contacted.
+//! Completes values from the listing cache and the config file, without contacting a store.
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use crate::query::{FIELDS, LISTING_TERMS, NEW_SINCE, TERMS};
 use crate::render::age;
 use crate::settings::{Role, Settings, environment};
 
-/// Points in time that are offered: any other is as good.
+/// Examples of times; the user can type any other.
 const TIMES: [&str; 7] = ["1h", "6h", "1d", "7d", "30d", "today", "yesterday"];
 
 /// Signals that dump core (`signal(7)`).
@@ -31,7 +31,7 @@ pub(super) struct Values {
 }
 
 impl Values {
-    /// Of the store that the command line, the environment or the config file names.
+    /// The store that the command line, the environment or the config file names.
     pub(super) fn new(position: &Position) -> Self {
         let environment = environment();
         let given = |option: &str, variable: &str| {
@@ -44,7 +44,7 @@ impl Values {
             color: ColorWhen::Never,
         };
         Self {
-            // With a broken config file there is still what the declarations offer.
+            // If the config file is broken, only values from the declarations are offered.
             settings: Settings::gather(&global, Role::Workstation).ok(),
             listed: OnceCell::new(),
         }
@@ -62,7 +62,8 @@ impl Values {
         })
     }
 
-    /// The values of an argument; `None` if only its declaration knows them. `start` was typed already.
+    /// The values of an argument; `None` if only its declaration knows them. `start` is the part that
+    /// the user typed.
     pub(super) fn of(&self, argument: &str, start: &str) -> Option<Vec<Candidate>> {
         Some(match argument {
             "dump" | "dumps" | "a" | "b" => self.references(start),
@@ -79,7 +80,7 @@ impl Values {
         })
     }
 
-    /// Ids, the newest first. A path is left to the shell.
+    /// Ids, newest first. The shell completes paths.
     fn references(&self, start: &str) -> Vec<Candidate> {
         if start.contains('/') || start.starts_with(['.', '~']) {
             return Vec::new();
@@ -138,7 +139,7 @@ impl Values {
     }
 
     fn names(&self, name: impl Fn(&DumpSummary) -> Option<String>) -> Vec<Candidate> {
-        // A name that its key cut is not one that can be searched for.
+        // A name that was shortened in its key cannot be searched for.
         let known: BTreeSet<String> = self.dumps().iter().filter_map(name).collect();
         known
             .into_iter()
@@ -146,7 +147,7 @@ impl Values {
             .collect()
     }
 
-    /// With `SIG` only if the user types it.
+    /// Names get the prefix `SIG` only if the user types it.
     fn signals(&self, start: &str) -> Vec<Candidate> {
         let listed = self.dumps().iter().map(|dump| dump.signal.as_str());
         let known: BTreeSet<&str> = listed

@@ -1,4 +1,5 @@
-//! Where the cursor is in the command line, by the declarations of the command line.
+//! Finds the position of the cursor in the command line, using the declarations of the command
+//! line.
 
 use std::collections::BTreeMap;
 
@@ -8,24 +9,24 @@ use clap::{Arg, Command};
 use super::values::Values;
 use super::{Addition, Candidate};
 
-/// Where the current word is.
+/// The position of the current word.
 pub(super) struct Position<'c> {
     command: &'c Command,
-    /// The argument whose value it is.
+    /// The argument whose value the word is.
     argument: Option<&'c Arg>,
-    /// What of the word is not the value: `--store=`.
+    /// The part of the word before the value: `--store=`.
     before: String,
     /// Whether options may follow.
     takes_options: bool,
-    /// Whether no positional argument was given yet.
+    /// Whether no positional argument precedes it.
     is_first: bool,
     current: String,
-    /// Values of options that were given, by the argument's name.
+    /// Values of preceding options, by the argument's name.
     pub(super) given: BTreeMap<String, String>,
 }
 
 impl<'c> Position<'c> {
-    /// Follows the words before the current one.
+    /// Interprets the words before the current one.
     pub(super) fn find(root: &'c Command, words: &[String], current: &str) -> Self {
         let mut found = Self {
             command: root,
@@ -110,7 +111,7 @@ impl<'c> Position<'c> {
         arguments.find(|argument| argument.get_short() == Some(letter))
     }
 
-    /// The argument whose value the current word is, if no option waits for one.
+    /// The positional argument whose value the current word is, if no option expects one.
     fn current_argument(&mut self, positional: usize) -> Option<&'c Arg> {
         if self.takes_options && self.current.starts_with('-') {
             let (name, _) = self.current.split_once('=')?;
@@ -127,7 +128,7 @@ impl<'c> Position<'c> {
         all.get(positional).or(last_takes_many).copied()
     }
 
-    /// What can be here, and what the shell adds.
+    /// The possible values at this position, and what the shell adds.
     pub(super) fn candidates(&self, values: &Values) -> (Vec<Candidate>, Addition) {
         let mut found = Vec::new();
         let is_option = self.takes_options && self.current.starts_with('-');

@@ -6,10 +6,10 @@
 //! <name>/                   renamed when all of it was compared with the manifest
 //! ```
 //!
-//! A cut, a kill or an interruption leaves the part, and the next run goes on there: it asks the store
-//! for the same object (by etag) and looks at each piece's checksum before it counts on it. What does
-//! not match its manifest leaves nothing. Names in the zip never become paths: files are called by
-//! their kinds. Sizes are bounded before a byte is written.
+//! After a lost connection, a kill or an interruption, the partial case remains and the next run
+//! resumes it: it requests the same object (by etag) and verifies each piece's checksum before it
+//! relies on it. Data that does not match its manifest is deleted. Names in the zip never become
+//! paths: files are named by their kinds. Sizes are checked before a byte is written.
 
 mod part;
 pub(super) mod sparse;
@@ -36,33 +36,33 @@ use part::PartialFetch;
 use sparse::SparseFile;
 use transfer::{Transfer, TransferUnit};
 
-/// All entries but the core together are not larger.
+/// Maximum size of all entries but the core together.
 const MAX_ENTRIES: u64 = 4 << 30;
-/// No core is larger, unless the user says so: memory that a machine can have.
+/// Maximum size of a core, unless the user sets another: more memory than any machine has.
 pub const MAX_CORE: u64 = 4 << 40;
-/// The file in which a compressed core lies that can only be decoded from its front.
+/// The file for a compressed core that can only be decoded from its start.
 const COMPRESSED: &str = "core.compressed";
 
-/// Where to, and how much at most.
+/// The target directory and the size limit.
 #[derive(Clone, Debug, Default)]
 pub struct FetchOptions {
-    /// The case's directory; in the cache where none is named.
+    /// The case's directory; in the cache if none is named.
     pub directory: Option<PathBuf>,
-    /// Bytes of the plain core at most; [`MAX_CORE`] where none are named.
+    /// Maximum bytes of the plain core; [`MAX_CORE`] if not set.
     pub max_core: Option<u64>,
 }
 
-/// What is at the place of a case before it is fetched.
+/// What exists at the path of a case before the fetch.
 enum Existing {
     /// The case, verified.
     Case(Box<Case>),
-    /// A case in the cache that is not as its manifest says, or no case at all.
+    /// A case in the cache that differs from its manifest, or something that is not a case.
     Damaged,
     /// Nothing, or an empty directory.
     Nothing,
 }
 
-/// What one fetch needs to know.
+/// The context of one fetch.
 struct Fetch<'f> {
     dump: &'f Dump,
     bundle: &'f BundleReader,
@@ -73,10 +73,10 @@ struct Fetch<'f> {
     observer: &'f dyn Observer,
 }
 
-/// Unpacks `dump` into a case; what is there already is not fetched again.
+/// Unpacks `dump` into a case; files that exist already are not fetched again.
 ///
 /// # Errors
-/// When it cannot be read or written, contradicts its manifest, or `observer` wants to stop.
+/// If it cannot be read or written, contradicts its manifest, or `observer` requests a stop.
 pub fn fetch_with(
     settings: &Settings,
     dump: &Dump,
@@ -128,7 +128,7 @@ impl Fetch<'_> {
         }
         let origin = self.dump.identity();
         let mut part = PartialFetch::open(target, origin, self.observer).with_context(cannot)?;
-        // Another process may have finished it while this one waited for the lock.
+        // Another process may have finished the case while this one waited for the lock.
         match self.existing(target, &shown)? {
             Existing::Case(known) => {
                 part.remove();
@@ -139,7 +139,7 @@ impl Fetch<'_> {
         }
         let mut outcome = self.fill(&mut part);
         if part.was_resumed() && outcome.as_ref().is_err_and(is_mismatch) {
-            // What an earlier run left may have been damaged since, by a crash of the machine.
+            // A crash of the machine may have damaged the files of an earlier run.
             part.start_anew().with_context(cannot)?;
             outcome = self.fill(&mut part);
         }
@@ -160,13 +160,13 @@ impl Fetch<'_> {
         }
     }
 
-    /// What is at `target`. In the cache, a case that is not as its manifest says is fetched again; a directory that
-    /// the user named is never deleted.
+    /// Inspects `target`. In the cache, a case that differs from its manifest is fetched again. A directory that the
+    /// user named is never deleted.
     fn existing(&self, target: &Path, shown: &str) -> Result<Existing> {
         let is_empty = || fs::read_dir(target).map_or(true, |mut entries| entries.next().is_none());
         let found = match Case::open(target) {
             Ok(None) if is_empty() => return Ok(Existing::Nothing),
-            // Another process may have published it between the two looks.
+            // Another process may have published it between the two checks.
             Ok(None) => Case::open(target),
             found => found,
         };
@@ -209,7 +209,7 @@ impl Fetch<'_> {
         if is_same && case::is_unchanged(target) {
             return Ok(());
         }
-        // Of a bundle that was cut, the rest of the core cannot be compared with a digest of the whole.
+        // If the bundle is truncated, the core cannot be compared with the digest of the complete one.
         if self.is_salvaged() {
             return match self.is_named {
                 true => Ok(()),
@@ -220,7 +220,7 @@ impl Fetch<'_> {
         if now.core.as_ref().is_some_and(|core| core.sha256.is_none()) {
             self.verify_core(&target.join("core"))?;
         }
-        // The next run compares again where this cannot be recorded.
+        // If this cannot be recorded, the next run compares again.
         let _ = case::mark_verified(target);
         Ok(())
     }
@@ -230,13 +230,13 @@ impl Fetch<'_> {
         self.check_sizes(layout.as_ref(), part)?;
         let mut left = MAX_ENTRIES;
         for entry in self.bundle.entries() {
-            // Unknown names are not unpacked: they could be anything.
+            // Unknown names are not unpacked.
             let Some(kind) = &entry.kind else { continue };
             if matches!(kind, EntryKind::Core(_) | EntryKind::Manifest) {
                 continue;
             }
             let name = kind.file_name();
-            // The same name twice in one zip: the first counts, as for every reader.
+            // If a zip has the same name twice, the first counts, as in every reader.
             if part.has_file(&name) {
                 continue;
             }
@@ -282,7 +282,7 @@ impl Fetch<'_> {
         Ok(())
     }
 
-    /// Refuses what cannot fit, and what is larger than anything real.
+    /// Refuses sizes that do not fit on the disk or are larger than any real core.
     fn check_sizes(&self, layout: Option<&CoreLayout>, part: &PartialFetch) -> Result<()> {
         let stated = self.dump.manifest.core.as_ref().map_or(0, |core| core.size);
         let (plain, stored) = match layout {
@@ -382,7 +382,7 @@ impl Fetch<'_> {
         })
     }
 
-    /// Decodes from front to back, with holes where there are zeros.
+    /// Decodes from start to end; zeros become holes.
     fn decode(&self, reader: Box<dyn Read + Send>, part: &mut PartialFetch) -> Result<()> {
         let mut reader = reader.take(self.max_core.saturating_add(1));
         let core = SparseFile::create(&part.path("core"))?;
@@ -406,7 +406,7 @@ impl Fetch<'_> {
         core.set_len(at)?;
         core.sync()?;
         if let Err(error) = ended {
-            // A damaged bundle still gives what it holds; a whole one must not end here.
+            // A damaged bundle still yields what it holds; an intact one must not end here.
             if !self.is_salvaged() {
                 return Err(Failure::new(
                     ExitStatus::Mismatch,
@@ -420,7 +420,8 @@ impl Fetch<'_> {
         self.verify_core(&part.path("core"))
     }
 
-    /// Compares the core with the manifest's digest, else with the zip's checksum of a stored core.
+    /// Compares the core with the manifest's digest, otherwise with the zip's checksum of a stored
+    /// core.
     fn verify_core(&self, path: &Path) -> Result<()> {
         if self.is_salvaged() {
             return Ok(());
@@ -520,8 +521,8 @@ impl Fetch<'_> {
 const FETCH_ANOTHER: &str =
     "the bundle was changed or damaged after the capture: fetch it again from another copy";
 
-/// Whether directory, manifest and core are this user's, and no one else can write to them. A part that is not
-/// there is not another user's.
+/// Whether this user owns directory, manifest and core, and no other user can write to them. Missing parts are
+/// accepted.
 fn is_own(case: &Path) -> Result<bool> {
     let user = rustix::process::geteuid().as_raw();
     for name in ["", "core", "manifest.json", "minicore.elf"] {
@@ -530,7 +531,7 @@ fn is_own(case: &Path) -> Result<bool> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error.into()),
         };
-        // A link belongs to who made it, and its mode says nothing.
+        // The owner of a link is who created it, and its mode has no meaning.
         let is_private = metadata.is_symlink() || metadata.mode() & 0o022 == 0;
         if metadata.uid() != user || !is_private {
             return Ok(false);
@@ -539,7 +540,7 @@ fn is_own(case: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Compares an entry with its record, where there is one.
+/// Compares an entry with its record, if there is one.
 fn compare(manifest: &Manifest, name: &str, found: &Digests) -> Result<()> {
     let record = manifest.entries.iter().find(|record| record.name == name);
     match record.filter(|record| record.sha256 != found.sha256) {
@@ -567,8 +568,8 @@ fn is_mismatch(error: &anyhow::Error) -> bool {
     status(error) == Some(ExitStatus::Mismatch)
 }
 
-/// Whether the next run may go on with what is there: after a store that failed, a disk that was full,
-/// or an interruption; not after a dump that is no good.
+/// Whether the next run may resume: yes after a store error, a full disk or an interruption; no after
+/// an invalid dump.
 fn is_worth_keeping(error: &anyhow::Error) -> bool {
     let from_disk = error
         .chain()

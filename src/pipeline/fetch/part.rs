@@ -1,4 +1,4 @@
-//! A case that is not whole yet, and what is known of it.
+//! A partial case, and the journal of its progress.
 //!
 //! ```text
 //! {"version":1,"origin":"s3://b at http://… dumps/….zip 4711 \"etag\""}
@@ -6,10 +6,9 @@
 //! {"file":"core","piece":17,"crc32":4711}
 //! ```
 //!
-//! One line per finished file or piece of one, in the order in which they finished. Invariants: the
-//! lock is held by who writes; a line is a claim and not the truth: what it is about is read again and
-//! compared before it is counted on; a journal of another origin, or of a later version, is thrown away
-//! with all that lies beside it.
+//! The journal has one line per finished file or piece, in the order of completion. Invariants: the
+//! writer holds the lock. A line is a claim: the data is read again and verified before it is used. A
+//! journal of another dump, or of a later version, is deleted with everything beside it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -25,11 +24,11 @@ use serde::{Deserialize, Serialize};
 use crate::pipeline::Observer;
 use crate::pipeline::cached_cases::remove_directory;
 
-/// Changes when the lines change their meaning.
+/// Increase it when the meaning of the lines changes.
 const VERSION: u32 = 1;
-/// The journal's name: no kind of entry is called so.
+/// The journal's name; no kind of entry has this name.
 const JOURNAL: &str = "journal";
-/// Between two looks whether the lock is free.
+/// Time between two attempts to get the lock.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 #[derive(Serialize, Deserialize)]
@@ -59,8 +58,8 @@ pub(super) struct PartialFetch {
 }
 
 impl PartialFetch {
-    /// Opens what an earlier run has left beside `target`, or begins anew. Waits for another process
-    /// that works on it.
+    /// Opens the partial case that an earlier run left beside `target`, or creates one. Waits for
+    /// another process that works on it.
     pub(super) fn open(target: &Path, origin: &str, observer: &dyn Observer) -> io::Result<Self> {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let directory = target.with_file_name(format!(".{name}.part"));
@@ -86,7 +85,7 @@ impl PartialFetch {
         Ok(part)
     }
 
-    /// Reads the journal; `false` where it is of something else.
+    /// Reads the journal; `false` if it belongs to another dump.
     fn read(&mut self) -> io::Result<bool> {
         self.journal.rewind()?;
         let mut lines = BufReader::new(&self.journal).lines();
@@ -94,7 +93,7 @@ impl PartialFetch {
             return Ok(false);
         }
         for line in lines.map_while(Result::ok) {
-            // A line that a kill cut short.
+            // The last line is incomplete because of a kill.
             let Ok(line) = serde_json::from_str::<Line>(&line) else {
                 continue;
             };
@@ -109,12 +108,12 @@ impl PartialFetch {
                 (None, None) => {}
             }
         }
-        // What was cut short ends here.
+        // Remove the incomplete line.
         self.journal.write_all(b"\n")?;
         Ok(true)
     }
 
-    /// Throws away all that is there.
+    /// Deletes everything.
     pub(super) fn start_anew(&mut self) -> io::Result<()> {
         for item in fs::read_dir(&self.directory)?.flatten() {
             if item.file_name() != JOURNAL {
@@ -130,7 +129,7 @@ impl PartialFetch {
         Ok(())
     }
 
-    /// Whether an earlier run has brought something.
+    /// Whether an earlier run made progress.
     pub(super) fn was_resumed(&self) -> bool {
         self.resumed
     }
@@ -143,7 +142,7 @@ impl PartialFetch {
         self.directory.join(name)
     }
 
-    /// Whether a file is there as the journal says.
+    /// Whether a file exists as the journal claims.
     pub(super) fn has_file(&self, name: &str) -> bool {
         let Some(&(size, crc32)) = self.files.get(name) else {
             return false;
@@ -152,7 +151,7 @@ impl PartialFetch {
         found.is_ok_and(|found| (found.size, found.crc32) == (size, crc32))
     }
 
-    /// A file that is begun anew.
+    /// Creates a file anew.
     pub(super) fn new_file(&self, name: &str) -> io::Result<File> {
         File::options()
             .write(true)
@@ -198,31 +197,32 @@ impl PartialFetch {
         self.journal.write_all(text.as_bytes())
     }
 
-    /// Bytes that the part takes already.
+    /// Disk space that the part already uses, in bytes.
     pub(super) fn size_on_disk(&self) -> u64 {
         let items = fs::read_dir(&self.directory).into_iter().flatten();
         let sizes = items.flatten().filter_map(|item| item.metadata().ok());
         sizes.map(|metadata| metadata.blocks() * 512).sum()
     }
 
-    /// Bytes that the disk has left.
+    /// Free bytes on the disk.
     pub(super) fn free_space(&self) -> Option<u64> {
         let space = rustix::fs::statvfs(&self.directory).ok()?;
         space.f_bavail.checked_mul(space.f_frsize)
     }
 
-    /// Removes everything. Best effort: the error that matters is another one.
+    /// Removes everything. Best effort, because the caller reports another error.
     pub(super) fn remove(self) {
         let _ = remove_directory(&self.directory);
     }
 
-    /// Renames the part to the case. The journal, which is the lock, goes along and is removed afterwards: without
-    /// it another process could create and lock a new one in the directory that is about to become the case.
+    /// Renames the part to the case. The journal, which is the lock, moves along and is removed afterwards. If it
+    /// were removed first, another process could create and lock a new one in the directory that is about to
+    /// become the case.
     pub(super) fn publish(self, target: &Path) -> io::Result<()> {
         File::open(&self.directory)?.sync_all()?;
         fs::rename(&self.directory, target)?;
         match fs::remove_file(target.join(JOURNAL)) {
-            // `cdh cache clear` was faster.
+            // `cdh cache clear` removed it first.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
@@ -235,7 +235,7 @@ fn lock(directory: &Path, observer: &dyn Observer) -> io::Result<File> {
     loop {
         let mut private = DirBuilder::new();
         match private.recursive(true).mode(0o700).create(directory) {
-            // It existed, and was published or removed before `create` looked what it is.
+            // The file existed, and was published or removed before `create` could inspect it.
             Err(error)
                 if error.kind() == io::ErrorKind::AlreadyExists
                     && !fs::symlink_metadata(directory).is_ok_and(|found| !found.is_dir()) =>
@@ -244,9 +244,9 @@ fn lock(directory: &Path, observer: &dyn Observer) -> io::Result<File> {
             }
             other => other?,
         }
-        // In a directory that others may write to, another user may have created it, or a link.
+        // In a directory that others can write to, another user may have created it, or a link.
         let found = match fs::symlink_metadata(directory) {
-            // The process that held the lock has just published or removed it.
+            // The process that held the lock has just published or removed the part.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other?,
         };
@@ -278,7 +278,7 @@ fn lock(directory: &Path, observer: &dyn Observer) -> io::Result<File> {
     }
 }
 
-/// Whether the open file still is the one of this name.
+/// Whether the open file still has this name.
 fn is_same(file: &File, path: &Path) -> bool {
     let (Ok(open), Ok(named)) = (file.metadata(), fs::metadata(path)) else {
         return false;
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_run_finished_is_known_and_compared() {
+    fn part_resumes_and_verifies_pieces_of_an_earlier_run() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("case");
         let mut first = part(&target, "a");
@@ -336,8 +336,8 @@ mod tests {
         assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
     }
 
-    /// Each thread wants the same case; all but one find it finished. A part that was published or removed under a
-    /// waiting thread must neither fail it nor lose a file.
+    /// Each thread requests the same case; all but one find it finished. A part that is published or removed while
+    /// a thread waits must neither cause a failure nor lose a file.
     #[test]
     fn parts_of_one_case_that_are_published_and_removed_in_parallel_lose_nothing() {
         let dir = tempfile::tempdir().unwrap();

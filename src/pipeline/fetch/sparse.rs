@@ -1,18 +1,18 @@
-//! A file that is written in any order, with holes where there are zeros.
+//! A sparse file that is written in any order; zeros become holes.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Granularity in which zeros become holes: that of file systems.
+/// Granularity of holes: the block size of file systems.
 const BLOCK: usize = 4 << 10;
 
 /// The file.
 pub(in crate::pipeline) struct SparseFile(File);
 
 impl SparseFile {
-    /// Opens the file for reading and writing, makes it where it is missing, and gives it its length.
+    /// Opens the file for reading and writing, creates it if it is missing, and sets its length.
     pub(in crate::pipeline) fn open(path: &Path, len: u64) -> io::Result<Self> {
         let file = Self(options().truncate(false).open(path)?);
         file.set_len(len)?;
@@ -32,7 +32,7 @@ impl SparseFile {
         self.0.sync_all()
     }
 
-    /// Writes what is not zero; where nothing was written there are zeros already.
+    /// Writes the parts that are not zero; unwritten parts are zero already.
     pub(in crate::pipeline) fn write_at(&self, at: u64, data: &[u8]) -> io::Result<()> {
         let mut run = 0..0;
         let flush = |run: &std::ops::Range<usize>| match data.get(run.clone()) {
@@ -66,7 +66,7 @@ fn options() -> std::fs::OpenOptions {
 }
 
 fn is_zero(block: &[u8]) -> bool {
-    // Sixteen at a time: the compiler makes vectors of it.
+    // Sixteen at a time, so that the compiler vectorizes the loop.
     let chunks = block.chunks_exact(16);
     let rest = chunks.remainder();
     rest.iter().all(|byte| *byte == 0)

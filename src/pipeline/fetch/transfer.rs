@@ -1,11 +1,11 @@
-//! Many pieces of one file, fetched several at a time and written where they belong.
+//! Downloads pieces of one file in parallel and writes each at its offset.
 //!
 //! ```text
 //! worker   one request for a run of pieces ─▶ piece whole? ─▶ decode ─▶ write ─▶ journal
 //! ```
 //!
-//! Invariants: a piece is in the journal only after it was written; what a cut costs is what was on its
-//! way, at most the runs of all workers, which are kept short against the whole for that reason.
+//! Invariants: a piece is in the journal only after it was written. An interruption loses the data in
+//! flight, at most the runs of all workers; therefore runs are short compared with the file.
 
 use std::io;
 use std::ops::{ControlFlow, Range};
@@ -19,20 +19,21 @@ use super::part::PartialFetch;
 use super::sparse::SparseFile;
 use crate::pipeline::{Dump, Observer};
 
-/// Requests at a time, at most.
+/// Maximum number of parallel requests.
 const WORKERS: usize = 4;
-/// Bytes that make one more request worth while: a kill loses a part of a piece per request.
+/// Bytes that justify one more request: a kill loses a part of a piece per request.
 const PER_WORKER: u64 = 48 << 20;
-/// A cut loses at most the runs of all workers: five cuts together shall cost less than a tenth.
+/// An interruption loses at most the runs of all workers: five interruptions together must cost
+/// less than a tenth.
 const SHARE: u64 = 256;
-/// Shortest run of pieces in one request, in stored bytes: shorter ones cost more in waiting.
+/// Shortest run of pieces per request, in stored bytes: shorter ones spend more time waiting.
 const SHORTEST_RUN: u64 = 512 << 10;
 /// Longest.
 const LONGEST_RUN: u64 = 8 << 20;
-/// Bytes of a piece of a file that is only copied.
+/// Piece size of a file that is copied without decoding.
 const COPIED: u64 = 1 << 20;
 
-/// A run of stored bytes that makes a run of the file's bytes.
+/// A run of stored bytes that decodes to a run of the file's bytes.
 pub(super) enum TransferUnit {
     /// Of a core.
     Core(CorePiece),
@@ -41,7 +42,7 @@ pub(super) enum TransferUnit {
 }
 
 impl TransferUnit {
-    /// A range of the bundle, as it is, from the file's beginning on.
+    /// Copies a range of the bundle unchanged to the start of the file.
     pub(super) fn copies(range: &Range<u64>) -> Vec<Self> {
         let len = range.end.saturating_sub(range.start);
         let piece = |number: u64| {
@@ -68,7 +69,7 @@ impl TransferUnit {
         stored.end.saturating_sub(stored.start)
     }
 
-    /// Its place in the file.
+    /// Its offset in the file.
     fn place(&self) -> Range<u64> {
         match self {
             Self::Core(piece) => piece.plain.clone(),
@@ -86,11 +87,11 @@ impl TransferUnit {
 
 /// Why it ended early.
 pub(super) enum Problem {
-    /// The observer wants to stop.
+    /// The observer requested a stop.
     Stopped,
     /// The store failed.
     Store(StoreError),
-    /// The bytes are not what they should be.
+    /// The bytes do not match their checksum.
     Damaged(io::Error),
     /// The disk failed.
     Io(io::Error),
@@ -103,7 +104,7 @@ pub(super) struct Transfer<'t> {
     pieces: Vec<TransferUnit>,
     out: &'t SparseFile,
     observer: &'t dyn Observer,
-    /// Set when a worker has failed: the others stop too.
+    /// Set when a worker fails, so that the others stop too.
     failed: AtomicBool,
 }
 
@@ -125,7 +126,7 @@ impl<'t> Transfer<'t> {
         }
     }
 
-    /// Brings what is not there yet; `file` is its name in the journal.
+    /// Downloads the missing pieces; `file` is the name in the journal.
     pub(super) fn run(
         &self,
         what: &str,
@@ -172,7 +173,7 @@ impl<'t> Transfer<'t> {
         worst
     }
 
-    /// Which pieces are there: those of the journal whose bytes have the checksum that it says.
+    /// Which pieces exist: those of the journal whose bytes match the recorded checksum.
     fn known(&self, noted: &std::collections::BTreeMap<usize, u32>) -> Result<Vec<bool>, Problem> {
         let mut known = vec![false; self.pieces.len()];
         let mut buffer = Vec::new();
@@ -197,7 +198,7 @@ impl<'t> Transfer<'t> {
         Ok(known)
     }
 
-    /// Pieces that follow one another and are missing, in runs for one request each.
+    /// Consecutive missing pieces, in runs of one request each.
     fn runs(&self, known: &[bool], total: u64) -> Vec<Range<usize>> {
         let most = (total / SHARE).clamp(SHORTEST_RUN, LONGEST_RUN);
         let mut runs: Vec<Range<usize>> = Vec::new();

@@ -12,7 +12,7 @@ use crate::pipeline::dump;
 use crate::pipeline::files::open_regular;
 use crate::render::terminal_line;
 
-/// What happens to a core that the store has already.
+/// What happens to a core that the store already has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Duplicates {
     /// It is stored once more.
@@ -21,8 +21,8 @@ pub enum Duplicates {
     Skipped,
 }
 
-/// The files in a directory that look like dumps, by their first bytes, and how many do not. Journal exports come
-/// first, since they say more about a core than the core's own file. Sub-directories are not entered.
+/// The files in a directory that look like dumps, by their first bytes, and the number of the others. Journal
+/// exports come first, because they hold more facts than the core's own file. Sub-directories are not entered.
 ///
 /// # Errors
 /// When the directory cannot be read.
@@ -37,7 +37,7 @@ pub fn importable_files(directory: &Path) -> Result<(Vec<PathBuf>, usize)> {
         }
         let path = entry.path();
         let mut start = [0; 16];
-        // A file that cannot be opened is tried, so that its error is reported.
+        // An unreadable file is included, so that its error is reported.
         let known = open_regular(&path).and_then(|mut file| file.read(&mut start));
         let start = start
             .get(..*known.as_ref().unwrap_or(&0))

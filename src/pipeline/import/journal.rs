@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The format: <https://systemd.io/JOURNAL_EXPORT_FORMATS>. The file is untrusted: lines, fields and entries are
-//! bounded, and a core goes to disk, not into memory.
+//! limited, and a core is written to disk, not to memory.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek};
@@ -15,7 +15,7 @@ use std::path::Path;
 
 use super::Provenance;
 
-/// How an export begins: each entry has its cursor first.
+/// The start of an export: each entry begins with its cursor.
 pub(super) const MAGIC: &[u8] = b"__CURSOR=";
 /// `SD_MESSAGE_COREDUMP` (`sd-messages.h`): the entries of systemd-coredump.
 const COREDUMP_MESSAGE: &[u8] = b"fc2e22bc6ee647b6b90729ab34a250b1";
@@ -23,11 +23,11 @@ const COREDUMP_MESSAGE: &[u8] = b"fc2e22bc6ee647b6b90729ab34a250b1";
 const MAX_NAME: usize = 128;
 /// Longest value of a text field; systemd stores up to 64 KiB of `/proc` files, `maps` may be larger.
 const MAX_VALUE: u64 = 4 << 20;
-/// Bytes of all fields of an entry.
+/// Maximum bytes of all fields of an entry.
 const MAX_ENTRY: usize = 16 << 20;
-/// Longest core in the journal.
+/// Maximum size of a core in the journal.
 const MAX_CORE: u64 = 1 << 42;
-/// Fields that describe the crash or the host, besides those that begin with `COREDUMP_`.
+/// Fields that describe the crash or the host, besides those with the prefix `COREDUMP_`.
 const OTHERS: [&str; 7] = [
     "MESSAGE",
     "MESSAGE_ID",
@@ -49,7 +49,7 @@ pub(super) struct JournalEntry {
 /// Reads the entries of a journal export.
 pub(super) struct JournalReader<'d, R> {
     input: R,
-    /// Where cores are put while an entry is read.
+    /// The directory for cores while an entry is read.
     directory: &'d Path,
 }
 
@@ -104,7 +104,7 @@ impl<'d, R: BufRead> JournalReader<'d, R> {
             size = size.saturating_add(value.len());
             if is_wanted && size <= MAX_ENTRY {
                 is_crash |= name == "MESSAGE_ID" && value == COREDUMP_MESSAGE;
-                // An export of chosen fields (`--output-fields`) has no MESSAGE_ID.
+                // An export of selected fields (`--output-fields`) has no MESSAGE_ID.
                 is_crash |= name == "COREDUMP_PID";
                 entry.provenance.add(&name, &value);
             }
@@ -148,7 +148,7 @@ impl<'d, R: BufRead> JournalReader<'d, R> {
         Ok(u64::from_le_bytes(len))
     }
 
-    /// A value with its length in front, and the end of line after it.
+    /// A value that follows its length, and the line end after it.
     fn binary(&mut self) -> io::Result<Vec<u8>> {
         let len = self.len()?;
         let mut value = Vec::new();

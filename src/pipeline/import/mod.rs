@@ -1,7 +1,8 @@
-//! Puts what no agent has captured into a store: bare and compressed cores, those of systemd-coredump, journal
-//! exports, bundles, zips of IBM's core-dump-handler.
+//! Imports dumps that no agent captured into a store: bare and compressed cores, those of systemd-coredump,
+//! journal exports, bundles, zips of IBM's core-dump-handler.
 //!
-//! What the source does not record is unknown: the time and the machine of the import are not those of the crash.
+//! Facts that the source does not record remain unknown: time and machine of the import are not those of the
+//! crash.
 
 mod directory;
 mod journal;
@@ -40,14 +41,15 @@ use crate::settings::Settings;
 use journal::JournalReader;
 use stored::StoredCores;
 
-/// A balance for a workstation: about twice the ratio of the handler's level at a third of its speed.
+/// A compromise for a workstation: about twice the ratio of the handler's level, at a third of its
+/// speed.
 const LEVEL: i32 = 3;
 
 /// Where systemd-coredump stores cores (`coredump.conf(5)`).
 const SYSTEMD_DIRECTORY: &str = "/var/lib/systemd/coredump";
 
-/// Where the process ran, as the user says who imports its core. What is said counts more than what a
-/// bundle says of itself.
+/// Where the process ran, as stated by the user who imports its core. It takes precedence over the
+/// facts in a bundle.
 #[derive(Clone, Debug, Default)]
 pub struct StatedOrigin {
     /// Kubernetes namespace.
@@ -62,7 +64,7 @@ pub struct StatedOrigin {
     pub time: Option<Timestamp>,
     /// Image reference, with a tag or without.
     pub image: Option<String>,
-    /// Labels of the pod, by which its owner is known.
+    /// Labels of the pod, which identify its owner.
     pub labels: BTreeMap<String, String>,
     /// Labels of the image.
     pub image_labels: BTreeMap<String, String>,
@@ -108,7 +110,7 @@ impl StatedOrigin {
     }
 }
 
-/// `repository:tag@sha256:…` is a reference by digest, and a name.
+/// `repository:tag@sha256:…` is both a reference by digest and a name.
 fn image_of(said: &str) -> ImageRef {
     match (said.split_once('@'), image_repository(said)) {
         (Some((name, digest)), Some(repository)) if image_tag(name).is_some() => ImageRef {
@@ -122,7 +124,7 @@ fn image_of(said: &str) -> ImageRef {
 /// A dump that was imported, or found in the store.
 #[derive(Debug)]
 pub struct Imported {
-    /// What is in the store now.
+    /// Its listing in the store.
     pub manifest: Manifest,
     /// The file that it came from.
     pub file: PathBuf,
@@ -141,7 +143,7 @@ pub enum ImportOutcome {
     AlreadyThere,
 }
 
-/// Puts files into a store.
+/// Imports files into a store.
 pub struct Importer<'a> {
     settings: &'a Settings,
     store: &'a dyn Store,
@@ -151,7 +153,7 @@ pub struct Importer<'a> {
 }
 
 impl<'a> Importer<'a> {
-    /// Into `store`, with where the processes ran, if that is given.
+    /// Creates an importer for `store`; `place` is where the processes ran, if the user stated it.
     #[must_use]
     pub fn new(
         settings: &'a Settings,
@@ -172,7 +174,7 @@ impl<'a> Importer<'a> {
     /// several. `duplicates` says what happens to a core that the store has already.
     ///
     /// # Errors
-    /// When it is not a dump, or cannot be stored.
+    /// If it is not a dump, or cannot be stored.
     pub fn import(&mut self, path: &Path, duplicates: Duplicates) -> Result<Vec<Imported>> {
         let shown = terminal_line(&path.display().to_string());
         let cannot = |error| dump::unreadable(error, &shown);
@@ -310,13 +312,13 @@ impl<'a> Importer<'a> {
             remember_listing(self.settings, summary, Listed::Part);
             Ok(imported(bundle.manifest().clone(), ImportOutcome::Stored))
         })();
-        // The source is still there: what was packed for the store is not needed any more.
+        // The source still exists, so the packed copy is not needed any more.
         let _ = fs::remove_dir_all(entry);
         outcome
     }
 }
 
-/// Reports to the observer how far reading has come.
+/// Reports reading progress to the observer.
 struct Counting<'a> {
     inner: File,
     observer: &'a dyn Observer,
@@ -351,7 +353,7 @@ fn pack_core(entry: &mut EntryDir, plain: impl Read, stem: &str) -> Result<CoreR
     })
 }
 
-/// Opens the core that was packed last.
+/// Opens the most recently packed core.
 fn packed_core(entry: &EntryDir, shown: &str) -> Result<CoreFile> {
     let file = entry.open_file(&EntryKind::Core(CoreEncoding::ZstdSeekable))?;
     let source = SeekableReader::open(FileSource::new(file)?)?;
@@ -441,8 +443,8 @@ fn finish_manifest(
     Ok(())
 }
 
-/// The file that a journal entry names: beside the export, else where systemd-coredump puts it. The path itself
-/// comes from outside and is not opened.
+/// The file that a journal entry names: beside the export, otherwise where systemd-coredump stores it. The path
+/// itself is untrusted and is not opened.
 fn journal_core(provenance: &Provenance, export: &Path) -> Option<PathBuf> {
     let named = provenance.field("COREDUMP_FILENAME")?;
     let named = Path::new(std::ffi::OsStr::from_bytes(named.as_bytes()));
@@ -455,7 +457,7 @@ fn journal_core(provenance: &Provenance, export: &Path) -> Option<PathBuf> {
         .find(|path| path.is_file() && path != export)
 }
 
-/// Of the crashing thread, as far as this machine has the files.
+/// Stack of the crashed thread, as far as this machine has the files.
 fn backtrace(core: &CoreFile, path: &Path) -> cdh_symbolize::Backtrace {
     let beside = path.parent().map(Path::to_owned);
     let search = super::ModuleSearch {
@@ -492,7 +494,7 @@ fn backtrace(core: &CoreFile, path: &Path) -> cdh_symbolize::Backtrace {
     backtrace
 }
 
-/// A bundle of ours entry by entry; of IBM's, with the core in our encoding.
+/// Copies a bundle of ours entry by entry; re-encodes the core of an IBM bundle.
 fn repack(
     spool: &Path,
     bundle: &BundleReader,
@@ -512,7 +514,7 @@ fn repack(
             if matches!(kind, EntryKind::Core(_) | EntryKind::Manifest) {
                 continue;
             }
-            // IBM's agent gives the logs of all containers one name: the first counts.
+            // IBM's agent uses one name for the logs of all containers: the first counts.
             if seen.contains(&kind) {
                 continue;
             }
@@ -543,7 +545,7 @@ fn repack(
     outcome
 }
 
-/// Completes a manifest with what the core itself says, where it says it.
+/// Completes a manifest with facts from the core itself.
 fn add_core(manifest: &mut Manifest, record: CoreRecord, core: Option<CoreFile>) {
     manifest.core = Some(CoreRecord {
         expected: core
@@ -577,7 +579,7 @@ fn verdict_of(core: &CoreFile) -> Verdict {
     }
 }
 
-/// What a core says about the crash, and what was recorded beside it.
+/// Facts about the crash from a core, and what was recorded beside it.
 pub(super) fn manifest_of_core(core: &CoreFile, path: &Path, provenance: &Provenance) -> Manifest {
     let head = core.head();
     let modules = core.modules();
@@ -611,7 +613,7 @@ pub(super) fn manifest_of_core(core: &CoreFile, path: &Path, provenance: &Proven
     manifest
 }
 
-/// What is known without a core: nothing but the file.
+/// Facts without a core: only the file.
 fn empty_manifest(path: &Path, provenance: &Provenance) -> Manifest {
     Manifest {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -636,7 +638,7 @@ fn process_facts(head: &CoreHead, executable: Option<&Module>, path: &Path) -> P
     };
     let arguments = process.arguments.split(|byte| *byte == b' ');
     ProcessFacts {
-        // valgrind leaves the process's id out; its first thread has the same.
+        // valgrind omits the process id; the first thread has the same id.
         pid: match process.pid {
             0 => head
                 .threads()

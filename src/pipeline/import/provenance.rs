@@ -1,7 +1,7 @@
-//! What another handler recorded about a crash: where, when, by whom. Without it all of that is unknown: the
-//! machine that imports a core, and the times of the file, say nothing about the crash.
+//! What another handler recorded about a crash: where, when, and which program. Without such a record, these
+//! facts remain unknown: the importing machine and the file's times say nothing about the crash.
 //!
-//! Three sources, each by names of its own, which the manifest keeps:
+//! There are three sources, each with its own names, which the manifest preserves:
 //!
 //! ```text
 //! extended attributes   user.coredump.pid                        systemd-coredump(8)
@@ -9,7 +9,7 @@
 //! journal entry         COREDUMP_PID                             systemd.journal-fields(7), coredumpctl(1)
 //! ```
 //!
-//! All of it is untrusted: values are bounded, and become facts only if they parse.
+//! All of it is untrusted: values are limited, and become facts only if they parse.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -24,12 +24,12 @@ use jiff::Timestamp;
 const ATTRIBUTES: &str = "user.coredump.";
 /// Longest attribute: Linux allows 64 KiB (`XATTR_SIZE_MAX`).
 const MAX_ATTRIBUTE: usize = 64 << 10;
-/// Longest value that a manifest keeps.
+/// Maximum length of a value in a manifest.
 const MAX_VALUE: usize = 4 << 10;
-/// Number of values that a manifest keeps.
+/// Maximum number of values in a manifest.
 const MAX_FIELDS: usize = 96;
-/// Fields of the journal that are too large for a manifest, or hold secrets: [`Provenance::proc_json`] takes
-/// those that it can.
+/// Journal fields that are too large for a manifest, or hold secrets. [`Provenance::proc_json`] includes
+/// some of them.
 const LARGE: [&str; 7] = [
     "COREDUMP_ENVIRON",
     "COREDUMP_OPEN_FDS",
@@ -44,12 +44,12 @@ const LARGE: [&str; 7] = [
 #[derive(Clone, Debug, Default)]
 pub(in crate::pipeline) struct Provenance {
     fields: BTreeMap<String, RawText>,
-    /// What the file's name says, for facts that no field has.
+    /// Facts from the file's name that no field has.
     named: BTreeMap<&'static str, String>,
 }
 
 impl Provenance {
-    /// What attributes and name of a core's file say.
+    /// Facts from attributes and name of a core's file.
     pub(in crate::pipeline) fn of_file(file: &File, path: &Path) -> Self {
         let mut found = Self {
             named: path
@@ -81,7 +81,7 @@ impl Provenance {
         found
     }
 
-    /// Adds a field. The first of a name counts.
+    /// Adds a field. If a name occurs twice, the first value counts.
     pub(super) fn add(&mut self, name: &str, value: &[u8]) {
         let fields = &mut self.fields;
         fields
@@ -89,7 +89,7 @@ impl Provenance {
             .or_insert_with(|| RawText::from(value));
     }
 
-    /// Adds what the other has and this one lacks.
+    /// Adds the fields that this one lacks from the other.
     pub(super) fn complete_with(&mut self, other: Self) {
         for (name, value) in other.fields {
             self.fields.entry(name).or_insert(value);
@@ -104,7 +104,7 @@ impl Provenance {
         self.fields.get(name)
     }
 
-    /// A fact by its name in an attribute; the journal, which knows more, takes precedence.
+    /// A fact by its name as an attribute; the journal, which has more detail, takes precedence.
     fn fact(&self, name: &str) -> Option<RawText> {
         let in_journal = format!("COREDUMP_{}", name.to_ascii_uppercase());
         let recorded = self
@@ -124,7 +124,8 @@ impl Provenance {
 
     /// When the process crashed. The kernel passes whole seconds; systemd-coredump stores microseconds.
     fn captured_at(&self) -> Option<Timestamp> {
-        /// Seconds have as many digits until the year 5138, microseconds since 1973.
+        /// A number of seconds has at most this many digits until the year 5138; microseconds have
+        /// more since 1973.
         const FIRST_MICROSECONDS: i64 = 100_000_000_000;
         let number: i64 = self.number("timestamp")?;
         let time = match number {
@@ -135,7 +136,7 @@ impl Provenance {
         time.ok()
     }
 
-    /// Puts what is known into a manifest that was made from the core alone.
+    /// Adds the facts to a manifest that was made from the core alone.
     pub(super) fn note(&self, manifest: &mut Manifest) {
         if let Some(time) = self.captured_at() {
             manifest.captured_at = time;
@@ -143,7 +144,7 @@ impl Provenance {
         if let Some(hostname) = self.fact("hostname") {
             manifest.hostname = hostname;
         }
-        // The host's journal, not the process's own host name, which a container sets.
+        // The host name in the journal, not that of the process, which a container sets.
         if let Some(node) = self.field("_HOSTNAME") {
             manifest.node = node.clone();
         }
@@ -220,7 +221,7 @@ impl Provenance {
         }
     }
 
-    /// What the manifest keeps of it.
+    /// The part that the manifest stores.
     pub(super) fn record(&self, path: &Path, at: Timestamp) -> ImportRecord {
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
         let small = self
@@ -239,7 +240,8 @@ impl Provenance {
         }
     }
 
-    /// The facts of `/proc` in a journal entry, as an agent's `proc.json` has them; `None` if it has none.
+    /// The facts of `/proc` in a journal entry, in the format of an agent's `proc.json`; `None` if it has
+    /// none.
     pub(super) fn proc_json(&self) -> Option<serde_json::Value> {
         let names = ["maps", "status", "limits", "cgroup"];
         let has_any = names
@@ -276,7 +278,7 @@ fn text(raw: &RawText) -> String {
     String::from_utf8_lossy(raw.as_bytes()).into_owned()
 }
 
-/// The arguments of a command line. systemd-coredump quotes those with special characters as a shell would.
+/// The arguments of a command line. systemd-coredump quotes arguments with special characters like a shell.
 fn words(line: &RawText) -> Vec<RawText> {
     let mut words = Vec::new();
     let mut word: Option<Vec<u8>> = None;
@@ -302,8 +304,8 @@ fn words(line: &RawText) -> Vec<RawText> {
     words.into_iter().map(RawText::new).collect()
 }
 
-/// The facts in a file's name as systemd-coredump makes it: `core.<comm>.<uid>.<boot id>.<pid>.<time>`. The
-/// program's name may hold dots.
+/// The facts in a file name of systemd-coredump: `core.<comm>.<uid>.<boot id>.<pid>.<time>`. The program's
+/// name may contain dots.
 fn fields_of_name(name: &str) -> Option<BTreeMap<&'static str, String>> {
     let mut rest = name.strip_prefix("core.")?;
     for end in [".zip", ".zst", ".xz", ".lz4", ".gz", ".bz2"] {
@@ -319,7 +321,7 @@ fn fields_of_name(name: &str) -> Option<BTreeMap<&'static str, String>> {
         .filter(|text| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
     let uid = parts.next().filter(is_number)?;
     let comm = parts.next().filter(|text| !text.is_empty())?;
-    // Characters that a file name cannot hold are `\xNN` (`xescape()` of systemd).
+    // Characters that a file name cannot contain are `\xNN` (`xescape()` of systemd).
     let comm = RawText::from_escaped(comm).to_string();
     Some(BTreeMap::from([
         ("timestamp", time.to_owned()),

@@ -1,5 +1,5 @@
-//! Which cores a store has already, by their digest. A key does not hold the digest, so the manifests of dumps
-//! of the same program and signal are read, each once in a run.
+//! Finds cores that a store already has, by their digest. A key does not contain the digest, so the manifests
+//! of dumps of the same program and signal are read, each once per run.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use cdh_store::{DumpSummary, ObjectKey, Query, Store};
 use crate::pipeline::stores;
 use crate::settings::Settings;
 
-/// The dumps of a store, and those of their manifests that were read.
+/// The dumps of a store, and their manifests that were read.
 #[derive(Default)]
 pub(super) struct StoredCores {
     /// `None` until the store was listed.
@@ -45,7 +45,7 @@ impl StoredCores {
             .filter(|dump| !self.manifests.contains_key(&dump.id))
             .cloned()
             .collect();
-        // One that cannot be read is stored again rather than lost.
+        // If a manifest cannot be read, storing the core again is better than losing it.
         for manifest in catalog.manifests(&unread).into_iter().flatten() {
             self.manifests.insert(manifest.id, manifest);
         }

@@ -1,6 +1,6 @@
-//! The revision that an image was built from, in a git checkout.
+//! Reads files of the revision that an image was built from, from a git checkout.
 //!
-//! git is run, if it is there, with object names only: no path and no name from outside becomes an
+//! git is run, if it is installed, with object names only: no untrusted path or name becomes an
 //! argument. It fetches nothing and runs no hook.
 
 use std::io::Read;
@@ -9,12 +9,12 @@ use std::process::{Command, Stdio};
 
 use super::root::SIZE_LIMIT;
 
-/// Bytes of the list of a revision's files.
+/// Maximum bytes of the list of a revision's files.
 const LIST_LIMIT: u64 = 64 << 20;
-/// Digits of a revision that are shown.
+/// Number of digits of a revision that are shown.
 const SHOWN: usize = 12;
 
-/// The wanted revision, and what the checkout has.
+/// The wanted revision, and that of the checkout.
 pub(super) struct Revision {
     wanted: String,
     head: String,
@@ -22,7 +22,7 @@ pub(super) struct Revision {
 }
 
 impl Revision {
-    /// `None` without git, outside of a checkout, or if the revision is no commit's name.
+    /// `None` without git, outside of a checkout, or if the revision is not a commit.
     pub(super) fn open(directory: &Path, wanted: &str) -> Option<Self> {
         let wanted = wanted.trim().to_ascii_lowercase();
         let is_hex = wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -67,7 +67,8 @@ impl Revision {
         })
     }
 
-    /// Regular files of the revision below the directory, and their objects. `None` if it is not here.
+    /// Regular files of the revision below the directory, and their objects. `None` if the revision is
+    /// not in this repository.
     pub(super) fn list(&self, directory: &Path) -> Option<Vec<(PathBuf, String)>> {
         if !self.is_there {
             return None;
@@ -94,7 +95,7 @@ impl Revision {
     }
 }
 
-/// What git prints, if it succeeds and prints no more than `limit`.
+/// The output of git, if it succeeds and prints no more than `limit`.
 fn git(directory: &Path, words: &[&str], limit: u64) -> Option<Vec<u8>> {
     let mut child = Command::new("git")
         .arg("-C")
@@ -123,7 +124,7 @@ fn git(directory: &Path, words: &[&str], limit: u64) -> Option<Vec<u8>> {
     });
     let is_short = u64::try_from(out.len()).is_ok_and(|length| length <= limit);
     if !is_short {
-        // Best effort: it may have ended.
+        // Best effort: git may have ended.
         let _ = child.kill();
     }
     let status = child.wait().ok()?;

@@ -1,4 +1,4 @@
-//! A directory that holds source files: its files by name, and how they are read.
+//! A directory with source files: finds files by name and reads them.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -10,20 +10,20 @@ use std::time::SystemTime;
 use super::revision::Revision;
 use crate::pipeline::files::open_beneath;
 
-/// The largest source file that is read; generated ones reach some MiB.
+/// Maximum size of a source file; generated ones reach some MiB.
 pub(super) const SIZE_LIMIT: u64 = 16 << 20;
-/// Files of a directory that are searched.
+/// Maximum number of files that are searched.
 const FILES: usize = 100_000;
 /// Directories inside each other.
 const DEPTH: usize = 24;
-/// Directories of build tools: copies and products.
+/// Directories of build tools, which contain copies and products.
 const SKIPPED: [&str; 2] = ["target", "node_modules"];
 
-/// A directory that may be read.
+/// A directory whose files may be read.
 pub(super) struct Root {
     path: PathBuf,
     canonical: PathBuf,
-    /// The user named it, rather than standing in it.
+    /// Whether the user named it; otherwise it is the current directory.
     is_named: bool,
     revision: Option<Revision>,
     index: OnceCell<HashMap<String, Vec<Entry>>>,
@@ -35,28 +35,29 @@ struct Entry {
     blob: Option<String>,
 }
 
-/// A file that may be the wanted one.
+/// A candidate for the wanted file.
 #[derive(Debug)]
 pub(super) struct Candidate {
     /// Below the root.
     pub(super) path: PathBuf,
     /// In git, if it is read from there.
     blob: Option<String>,
-    /// Equal components at the end of the path, and whether it is right below the root.
+    /// Number of equal components at the end of the path, and whether it is directly below the
+    /// root.
     pub(super) rank: (usize, bool),
-    /// More than its name speaks for it.
+    /// Whether more than its name matches.
     pub(super) is_likely: bool,
 }
 
 /// What a file holds.
 pub(super) struct Contents {
     pub(super) bytes: Vec<u8>,
-    /// `None` if its revision is known to be right.
+    /// Its modification time; `None` if the revision is known to be right, so that the time does not matter.
     pub(super) modified: Option<SystemTime>,
 }
 
 impl Root {
-    /// `None` if it is no directory.
+    /// `None` if it is not a directory.
     pub(super) fn open(path: &Path, revision: Option<&str>, is_named: bool) -> Option<Self> {
         let canonical = path.canonicalize().ok().filter(|path| path.is_dir())?;
         Some(Self {
@@ -72,17 +73,17 @@ impl Root {
         &self.path
     }
 
-    /// Where a candidate is, without links in the way to the root.
+    /// The path of a candidate, with no links between the root and it.
     pub(super) fn absolute(&self, candidate: &Candidate) -> PathBuf {
         self.canonical.join(&candidate.path)
     }
 
-    /// What the reader must know of everything in here.
+    /// What the reader must know about every file in this root.
     pub(super) fn warning(&self) -> Option<String> {
         self.revision.as_ref().and_then(Revision::warning)
     }
 
-    /// The file that a mapping of `from` to this root leads to.
+    /// The file to which a mapping from `from` to this root leads.
     pub(super) fn mapped(&self, file: &str, from: &str) -> Option<Candidate> {
         let rest = normal(Path::new(file).strip_prefix(from).ok()?)?;
         let count = rest.components().count();
@@ -133,7 +134,7 @@ impl Root {
                 }
             })
             .collect();
-        // Not in the index: too many files, or a directory that is not searched.
+        // Not in the index: there are too many files, or the directory is not searched.
         let is_new = |path: &PathBuf| found.iter().all(|other| other.path != *path);
         if let Some(path) = below.filter(|path| is_new(path) && !is_hidden(path)) {
             found.push(Candidate {
@@ -147,7 +148,7 @@ impl Root {
     }
 
     pub(super) fn read(&self, candidate: &Candidate) -> Option<Contents> {
-        // The author of the debug information chose the path, and credentials are in hidden files.
+        // The author of the debug information chose the path, and hidden files contain credentials.
         if is_hidden(&candidate.path) {
             return None;
         }
@@ -202,8 +203,8 @@ impl Root {
     }
 }
 
-/// The current directory's checkout, otherwise the current directory; never the home directory or one above
-/// it, where more than sources is.
+/// The checkout of the current directory, otherwise the current directory; never the home directory or one
+/// above it, which contain more than sources.
 pub(super) fn checkout() -> Option<PathBuf> {
     let home = std::env::home_dir().and_then(|home| home.canonicalize().ok());
     checkout_of(&std::env::current_dir().ok()?, home.as_deref())
@@ -216,7 +217,7 @@ fn checkout_of(current: &Path, home: Option<&Path>) -> Option<PathBuf> {
     (!is_all(found)).then(|| found.to_owned())
 }
 
-/// Whether a path below a root leads through a hidden directory, or to a hidden file.
+/// Whether a path below a root contains a hidden directory or file.
 fn is_hidden(path: &Path) -> bool {
     let mut parts = path.components();
     parts.any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"."))
@@ -243,7 +244,7 @@ fn walk(root: &Path, found: &mut dyn FnMut(PathBuf)) {
                 Ok(kind) if kind.is_dir() && !is_skipped && depth < DEPTH => {
                     open.push((directory.join(name), depth + 1));
                 }
-                // A link is opened below the root only.
+                // A link is followed only below the root.
                 Ok(kind) if kind.is_file() || kind.is_symlink() => found(directory.join(name)),
                 _ => {}
             }
@@ -302,7 +303,8 @@ mod tests {
         assert_eq!(of(&home), None);
         assert_eq!(of(dir.path()), None);
         assert_eq!(of(Path::new("/")), None);
-        // Dotfiles under version control make a checkout of everything.
+        // Users who keep dotfiles under version control have a checkout of their whole home
+        // directory.
         fs::create_dir_all(home.join(".git")).unwrap();
         assert_eq!(of(&home.join("notes")), Some(home.join("notes")));
         assert_eq!(of(&home), None);

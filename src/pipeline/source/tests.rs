@@ -170,7 +170,7 @@ fn time_decides_without_a_checksum() {
     assert_eq!(warnings(None, now + hour), none);
     let unverified = ["app.c is newer than the crash: not verified"];
     assert_eq!(warnings(None, now - hour), unverified);
-    // The time of a reproducible build is none.
+    // The file time of a reproducible build means nothing.
     assert_eq!(
         warnings(Some(SystemTime::UNIX_EPOCH), now - hour),
         unverified

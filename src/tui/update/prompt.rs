@@ -380,8 +380,8 @@ fn dump(model: &mut Model, start: &str, effects: &mut Vec<Effect>) {
     let found: Vec<DumpId> = model.dumps.shelf().ids().filter(begins).take(2).collect();
     let id = match found.as_slice() {
         [id] if !wanted.is_empty() => *id,
-        [_, _] => return model.complain("several dumps' ids begin so: type more"),
-        _ => return model.complain("no dump's id begins so"),
+        [_, _] => return model.complain("several dump ids start with this: type more"),
+        _ => return model.complain("no dump id starts with this"),
     };
     model.screens.truncate(1);
     model.dumps.held = true;

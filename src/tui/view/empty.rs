@@ -100,10 +100,10 @@ fn nothing(model: &Model) -> Vec<Line<'static>> {
         lines.push(command(model, "cdh --store s3://BUCKET/PREFIX", "a bucket"));
         lines.push(command(model, "cdh --store DIRECTORY", "a directory"));
         lines.push(Line::default());
-        lines.push(Line::from("Or put dumps into this one:"));
+        lines.push(Line::from("Or add dumps to this one:"));
     } else {
         lines.push(Line::from(
-            "The store is there and can be read. Dumps come into it by",
+            "The store exists and is readable. To add dumps:",
         ));
     }
     lines.push(Line::default());
@@ -116,7 +116,7 @@ fn nothing(model: &Model) -> Vec<Line<'static>> {
     lines.push(command(
         model,
         "cdh import CORE",
-        "takes a core that is there already",
+        "imports an existing core",
     ));
     lines.push(Line::default());
     lines.push(keys(

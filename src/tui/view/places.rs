@@ -138,7 +138,7 @@ pub(super) fn stores(model: &Model, buffer: &mut Buffer, regions: &Regions) {
         .unwrap_or(u16::MAX)
         .saturating_add(1);
     let advice = [
-        "  Stores with a name stand in ~/.config/cdh/config.toml:",
+        "  Named stores are in ~/.config/cdh/config.toml:",
         "",
         "    [stores.prod]",
         "    url = \"s3://BUCKET/PREFIX?region=REGION\"",

@@ -1,5 +1,4 @@
-//! How long a crash keeps its process, what it costs, and what it leaves, against others who take
-//! cores.
+//! How long a crash keeps its process, what it costs, and what it leaves, compared with other handlers.
 //!
 //! For each peer and each kind of memory, in turn so that whatever else the machine does hits all:
 //! *blocked* from the moment of the crash until the parent has its child's status; *done* until

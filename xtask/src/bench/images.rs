@@ -297,7 +297,7 @@ impl Counter {
     }
 }
 
-/// To the end of either side, whose hanging up is no error here.
+/// To the end of either side, whose disconnect is not an error here.
 fn copy(mut from: TcpStream, mut to: TcpStream, counter: Option<&AtomicU64>) {
     let mut block = vec![0; 64 << 10];
     let mut once = || -> io::Result<bool> {

@@ -16,7 +16,7 @@ use crate::guardian::Guardian;
 /// How long handlers may take before something is wrong.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// How the kernel hands cores over.
+/// How the kernel passes cores to a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     /// It starts the handler.

@@ -69,7 +69,7 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
         None => vec![Mode::Full, Mode::Split],
         Some("full") => vec![Mode::Full],
         Some("split") => vec![Mode::Split],
-        Some(other) => bail!("`{other}` is no mode\n{usage}"),
+        Some(other) => bail!("`{other}` is not a mode\n{usage}"),
     };
     let (groups, checks) = (options.all("--only"), options.all("--check"));
     let unknown = groups
@@ -77,7 +77,7 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
         .find(|group| !GROUPS.iter().any(|known| known.contains(group.as_str())));
     ensure!(
         unknown.is_none(),
-        "`{}` is no group\n{usage}",
+        "`{}` is not a group\n{usage}",
         unknown.map_or("", |name| name)
     );
     let (repeat, mebibytes) = (options.or("--repeat", 1)?, options.or("--size", 3072)?);

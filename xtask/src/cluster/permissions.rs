@@ -1,5 +1,4 @@
-//! Each permission that the chart asks for, removed: the agent captures and ships all the same, and reports what is
-//! lost.
+//! Each permission that the chart asks for, removed: the agent still captures and ships, and reports what is lost.
 
 use std::fs;
 

@@ -68,6 +68,8 @@ fn install_script_installs_an_archive_that_has_the_sum_of_the_release() {
     for file in [
         "libexec/cdh/cdh-handler",
         "share/man/man1/cdh.1",
+        "share/man/man5/cdh-agent.toml.5",
+        "share/man/man7/cdh.7",
         "share/bash-completion/completions/cdh",
     ] {
         assert!(prefix.join(file).is_file(), "{file}");

@@ -50,7 +50,10 @@ pub(super) fn prefix(root: &Path, programs: &Programs, pages: ManPages, zsh: &st
     let source = build::root();
     for page in fs::read_dir(source.join("man"))? {
         let page = page?;
-        let to = root.join("share/man/man1").join(page.file_name());
+        let name = page.file_name();
+        let section = Path::new(&name).extension().unwrap_or_default();
+        let directory = format!("share/man/man{}", section.display());
+        let to = root.join(directory).join(&name);
         copy(&page.path(), &to, 0o644)?;
         if pages == ManPages::Compressed {
             build::succeed(Command::new("gzip").args(["-9", "--no-name"]).arg(&to))?;

@@ -1,7 +1,7 @@
 //! Which file of the workspace imports which: from `use` lines and from paths in the code.
 //!
-//! A name that a `mod.rs` or `lib.rs` re-exports leads to the file that defines it. Re-exports themselves are no
-//! imports, and neither is test code.
+//! A name that a `mod.rs` or `lib.rs` re-exports leads to the file that defines it. Re-exports
+//! themselves are not imports, and neither is test code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

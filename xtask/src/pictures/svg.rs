@@ -7,7 +7,7 @@ use vt100::{Cell, Color, Screen};
 /// A cell in tenths of a pixel: letters of 14 pixels in a font whose cells are 0.6 as wide as high.
 const WIDTH: usize = 84;
 const HEIGHT: usize = 180;
-/// Where the letters stand in a row.
+/// Positions of the letters in a row.
 const BASE: usize = 135;
 
 const FOREGROUND: &str = "#d0d0d0";

@@ -73,7 +73,7 @@ impl S3Bench {
     /// With a fast `cdh`, as users have it.
     fn new() -> Result<Self> {
         let cdh = build::cdh_release()?;
-        let weed = python::weed().context("no S3 server can be had")?;
+        let weed = python::weed().context("no S3 server is available")?;
         let server = S3Server::start_program(weed);
         server.make_bucket(BUCKET);
         let directory = tempfile::tempdir()?;
@@ -86,7 +86,7 @@ impl S3Bench {
 
     /// An empty server in place of the one before.
     fn new_server(&mut self) -> Result<()> {
-        let weed = python::weed().context("no S3 server can be had")?;
+        let weed = python::weed().context("no S3 server is available")?;
         self.server.kill();
         self.server = S3Server::start_program(weed);
         self.server.make_bucket(BUCKET);

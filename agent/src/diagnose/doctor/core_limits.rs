@@ -1,8 +1,9 @@
 //! Core limits of containers (`RLIMIT_CORE`): those of the runtime, or of the pod where the kubelet sets ulimits for each
 //! container (KEP-5758).
 //!
-//! With a pipe or a socket the kernel ignores the limit, except the value 1, with which it dumps nothing
-//! (`coredump_pipe` in `fs/coredump.c`). With files a core ends at the limit, and with 0 there is none.
+//! With a pipe or a socket, the kernel ignores the limit, except for the value 1, which prevents any
+//! dump (`coredump_pipe` in `fs/coredump.c`). With files, a core ends at the limit, and a limit of 0
+//! prevents it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +15,7 @@ use crate::owner::Owner;
 use crate::paths::AgentPaths;
 
 const CHECK: &str = "core limits";
-/// Containers that a finding names.
+/// Maximum containers named in a finding.
 const NAMED: usize = 3;
 
 /// The lowest soft limit of each container, by id; `None` is unlimited.
@@ -43,7 +44,7 @@ fn limits_of_containers(root: &Path) -> BTreeMap<String, Option<u64>> {
             continue;
         };
         let lowest = found.entry(container.id.clone()).or_insert(limit);
-        // No limit is more than any.
+        // `None` is unlimited, which is the highest limit.
         *lowest = [*lowest, limit].into_iter().flatten().min();
     }
     found
@@ -60,7 +61,7 @@ fn soft_limit(limits: &str) -> Option<Option<u64>> {
     }
 }
 
-/// Containers whose limit costs cores with the present pattern.
+/// Containers whose limit loses cores with the present pattern.
 pub(crate) fn core_limits(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
     let containers = limits_of_containers(root);
     if containers.is_empty() {

@@ -1,4 +1,4 @@
-//! What is examined, and what one check found.
+//! Inputs of the checks, and the result of one check.
 
 use std::path::Path;
 
@@ -13,15 +13,15 @@ use crate::paths::AgentPaths;
 pub enum State {
     /// As it should be.
     Good,
-    /// It cannot be seen from here: a container sees a part of its node.
+    /// It is not visible from here: a container sees only a part of its node.
     Unknown,
-    /// It works, and something is lost under circumstances.
+    /// It works, but something is lost under some conditions.
     Warning,
-    /// Cores are lost or do not arrive.
+    /// Cores are lost or do not reach the store.
     Problem,
 }
 
-/// What was found about one thing.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Finding {
@@ -31,7 +31,7 @@ pub struct Finding {
     pub state: State,
     /// What was found.
     pub what: String,
-    /// What to do about it.
+    /// How to fix it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub way: Option<String>,
 }
@@ -89,24 +89,24 @@ impl Finding {
 /// What is examined.
 #[derive(Clone, Copy, Debug)]
 pub struct Examined<'a> {
-    /// Where the agent lives on the node.
+    /// The agent's paths on the node.
     pub paths: &'a AgentPaths,
     /// `/`, or its replacement in a test.
     pub root: &'a Path,
-    /// Whether the configuration lets `cdh agent run` install by itself (`node.manage`).
+    /// Whether the configuration lets `cdh agent run` install the handler (`node.manage`).
     pub manages: bool,
     /// Whether this is a pod, which Kubernetes starts again after a reboot.
     pub in_pod: bool,
-    /// Root of the node's own file system; `None` where this container cannot see it.
+    /// Root of the node's own file system; `None` if this container cannot see it.
     pub node_root: Option<&'a Path>,
     /// How to call this program: `cdh`, or its path.
     pub program: &'a str,
-    /// Flags that this installation needs, as a shell reads them: `--state /srv/cdh`.
+    /// Flags that this installation needs, quoted for a shell: `--state /srv/cdh`.
     pub flags: &'a str,
 }
 
 impl<'a> Examined<'a> {
-    /// A host, whose configuration says nothing.
+    /// A host without any configuration.
     #[must_use]
     pub fn host(paths: &'a AgentPaths, root: &'a Path) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! What the kernel is set to, and what sets it to something else.
+//! Checks the kernel's settings, and what changes them.
 
 use std::fs;
 use std::io::Read;
@@ -17,11 +17,11 @@ use crate::node::boot::{boot_settings, other_handlers};
 use crate::node::settings::NodeSettings;
 use crate::paths::AgentPaths;
 
-/// Of the pid namespace that the kernel starts with (`PROC_PID_INIT_INO`).
+/// Inode of the initial pid namespace (`PROC_PID_INIT_INO`).
 const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
-/// The kernel's pipe limit below which a storm loses cores.
+/// Minimum pipe limit: with fewer handlers, a storm loses cores.
 const FEW_PIPES: u32 = 64;
-/// Bytes of the audit log's end that are searched.
+/// Number of bytes at the end of the audit log that are searched.
 const AUDIT_TAIL: u64 = 1 << 20;
 
 pub(crate) fn privileges(paths: &AgentPaths, installs: bool) -> Finding {

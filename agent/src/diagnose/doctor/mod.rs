@@ -1,6 +1,6 @@
 //! Diagnoses why cores are not captured, stored or shipped on this node, and how to fix it.
 //!
-//! Looks only, but for one object in the store that is written, read and deleted when that is wanted.
+//! Read-only, except for one test object in the store that is written, read and deleted on request.
 
 mod core_limits;
 mod finding;
@@ -17,14 +17,14 @@ pub use peers::{examine_store, missing_at_boot};
 #[must_use]
 pub fn examine(node: &Examined<'_>) -> Vec<Finding> {
     let Examined { paths, root, .. } = *node;
-    // In a cluster the container that ships need not be the one that installs.
+    // In a cluster, the container that ships may differ from the one that installs.
     let installs = !node.in_pod || node.manages;
     let mut found = vec![
         kernel::privileges(paths, installs),
         kernel::pid_namespace(root),
         kernel::pattern(paths),
     ];
-    // Files need neither a handler on the node nor the process's memory.
+    // Core files need neither a handler on the node nor the process's memory.
     if !paths.collects_files {
         found.extend([
             places::handler_place(paths, node.node_root.unwrap_or(root), installs),

@@ -1,4 +1,4 @@
-//! Whom the agent speaks to: the store, the container runtimes, itself as it runs.
+//! Checks the agent's peers: the store, the container runtimes, and the running agent itself.
 
 use cdh_bundle::DumpId;
 use cdh_store::{ObjectKey, Store};
@@ -16,7 +16,7 @@ pub fn examine_store(store: &dyn Store) -> Finding {
     const CHECK: &str = "store";
     let place = store.describe();
     let text = b"written by `cdh agent doctor`, may be deleted\n";
-    // Not in a folder: in a directory store an empty one would be left behind.
+    // Not in a folder, because a directory store would keep it after the test.
     let key = format!("doctor-{}.txt", DumpId::random());
     let failed = |verb: &str, error: &dyn std::error::Error, way: &str| {
         Finding::problem(
@@ -76,8 +76,8 @@ pub fn examine_store(store: &dyn Store) -> Finding {
     }
 }
 
-/// Whether the service account may create Events, where they are wanted. `None` for `events`: this process
-/// is not in a cluster.
+/// Whether the service account may create Events, if they are enabled. `None` for `events` means that this
+/// process is not in a cluster.
 #[cfg(feature = "daemon")]
 #[must_use]
 pub fn examine_events(events: Option<&crate::notify::KubernetesEvents>) -> Finding {
@@ -129,7 +129,7 @@ pub(crate) fn runtimes(node: &Examined<'_>) -> Vec<Finding> {
         .collect()
 }
 
-/// Whether the handler is installed again after a reboot; nothing where it is not installed now.
+/// Whether the handler is installed again after a reboot; no finding if it is not installed now.
 pub(crate) fn at_boot(node: &Examined<'_>) -> Option<Finding> {
     const CHECK: &str = "after a reboot";
     let status = status(node.paths)
@@ -152,7 +152,7 @@ pub(crate) fn at_boot(node: &Examined<'_>) -> Option<Finding> {
             let path = path.display();
             Finding::good(CHECK, format!("{path} installs it again at boot"))
         }
-        // An init system whose files are not known may start it.
+        // An unknown init system may start it.
         _ if is_managed && status.shipper_running == Some(true) => Finding::good(
             CHECK,
             "the running `cdh agent run --manage-node` installs it whenever it starts",
@@ -162,7 +162,7 @@ pub(crate) fn at_boot(node: &Examined<'_>) -> Option<Finding> {
     })
 }
 
-/// What is wrong with how the handler is started at boot, and what to do; `None` where something
+/// What is wrong with the start of the handler at boot, and how to fix it; `None` if something
 /// installs it.
 #[must_use]
 pub fn missing_at_boot(found: &AtBoot, program: &str, flags: &str) -> Option<(String, String)> {
@@ -215,7 +215,7 @@ pub(crate) fn spool(paths: &AgentPaths) -> Vec<Finding> {
         ),
         Some(false) => without_agent(&status),
     });
-    // What has a check of its own.
+    // These have their own checks.
     let checked = ["core_pipe_limit", "is missing", "are not bounded by"];
     let known = |problem: &&String| !checked.iter().any(|words| problem.contains(words));
     for problem in status.problems.iter().filter(known) {
@@ -228,7 +228,8 @@ pub(crate) fn spool(paths: &AgentPaths) -> Vec<Finding> {
     found
 }
 
-/// No agent runs: what the handler goes on doing, what waits, and how to leave the node.
+/// No agent runs: reports that the handler continues to capture, how many dumps wait, and how to
+/// uninstall.
 fn without_agent(status: &Status) -> Finding {
     const CHECK: &str = "agent";
     let installed = status.pattern == PatternOwner::Ours;

@@ -1,4 +1,5 @@
-//! Where the handler and the dumps are put: whether programs may be started there, and what room there is.
+//! Checks the directories of the handler and of dumps: whether programs can be executed there, and how
+//! much space is free.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,10 +13,10 @@ use crate::node::settings::NodeSettings;
 use crate::paths::AgentPaths;
 use crate::supervise::socket::kernel_has_sockets;
 
-/// Statfs types of file systems in memory: tmpfs, ramfs.
+/// `statfs` types of file systems in memory: tmpfs, ramfs.
 const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
-/// The directory itself, or the first one above it that is there.
+/// The directory itself, or its nearest existing parent.
 pub(crate) fn existing(path: &Path) -> PathBuf {
     let mut path = path;
     while !path.exists() {
@@ -76,7 +77,7 @@ pub(crate) fn handler_place(paths: &AgentPaths, root: &Path, installs: bool) -> 
     Finding::good(CHECK, format!("{shown} is writable and executable"))
 }
 
-/// A place where this operating system lets programs be put and started.
+/// A directory where this operating system allows installing and executing programs.
 fn other_place(root: &Path) -> &'static str {
     let release = fs::read_to_string(root.join("etc/os-release")).unwrap_or_default();
     let is = |id: &str| {
@@ -130,7 +131,7 @@ pub(crate) fn state_place(paths: &AgentPaths) -> Finding {
     let shown = paths.state.display();
     let place = existing(&paths.state);
     if is_read_only(&place) {
-        let what = format!("{shown} is on a file system that is read-only: no dump can be kept");
+        let what = format!("{shown} is on a read-only file system: no dump can be stored");
         return Finding::problem(
             CHECK,
             what,

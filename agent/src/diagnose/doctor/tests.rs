@@ -111,14 +111,14 @@ fn each_thing_that_blocks_is_named_with_the_way_around() {
     );
     assert!(worst("other handlers").1.contains("apport"));
     assert!(worst("pid namespace").1.contains("not that of the host"));
-    // `below` names a socket that is not there.
+    // `below` names a socket that does not exist.
     assert_eq!(worst("container runtime").0, State::Problem);
 }
 
 #[test]
-fn file_systems_that_start_or_take_nothing_are_told() {
+fn doctor_reports_noexec_and_read_only_file_systems() {
     let mut node = Node::new("core\n", "1024\n", "2\n");
-    // Of the machine that runs this: one of these starts nothing.
+    // On the machine that runs this test; one of them executes nothing.
     let noexec = |path: &&str| {
         statvfs(*path).is_ok_and(|disk| disk.f_flag.contains(StatVfsMountFlags::NOEXEC))
     };
@@ -147,7 +147,7 @@ fn file_systems_that_start_or_take_nothing_are_told() {
 }
 
 #[test]
-fn a_cgroup_for_handlers_that_is_not_there_is_told_where_one_is_wanted() {
+fn doctor_reports_a_missing_cgroup_for_handlers_if_configured() {
     let node = Node::new("core\n", "1024\n", "2\n");
     let of_it = |all: Vec<Finding>| {
         let mut of_it = all
@@ -165,7 +165,7 @@ fn a_cgroup_for_handlers_that_is_not_there_is_told_where_one_is_wanted() {
 }
 
 #[test]
-fn a_store_that_takes_everything_is_good_and_one_that_is_gone_is_not() {
+fn doctor_accepts_a_working_store_and_reports_a_missing_one() {
     let root = tempfile::tempdir().unwrap();
     let store = cdh_store::DirectoryStore::create(root.path().join("store")).unwrap();
     let finding = examine_store(&store);
@@ -184,7 +184,7 @@ fn reboot_is_a_warning_until_something_installs_again() {
         let mut all = node.examine().into_iter();
         all.find(|one| one.check == "after a reboot")
     };
-    // Where it is not installed, there is nothing to lose.
+    // If it is not installed, nothing can be lost.
     assert_eq!(of_it(&node), None);
     let pattern = node.paths.core_pattern().unwrap();
     fs::write(&node.paths.settings.core_pattern, pattern.as_bytes()).unwrap();
@@ -210,7 +210,7 @@ fn reboot_is_a_warning_until_something_installs_again() {
         "",
     );
     assert_eq!(of_it(&node).unwrap().state, State::Good);
-    // Without the unit, an agent that runs and manages the node is enough.
+    // Without the unit, a running agent that manages the node is enough.
     fs::remove_dir_all(node.root.path().join("etc")).unwrap();
     assert_eq!(of_it(&node).unwrap().state, State::Warning);
     let record = r#"{"manages_node": true}"#;
@@ -241,7 +241,7 @@ fn doctor_names_the_enabled_unit_of_the_package_as_what_installs_after_a_reboot(
         "etc/systemd/system/multi-user.target.wants/cdh-agent.service",
         "",
     );
-    // Also while an agent runs that manages the node: it may have been started by hand.
+    // Also while an agent that manages the node runs, which may have been started by hand.
     fs::create_dir_all(node.paths.uploads()).unwrap();
     let record = r#"{"manages_node": true}"#;
     fs::write(node.paths.uploads().join("shipper.json"), record).unwrap();
@@ -291,7 +291,7 @@ fn container_that_only_ships_has_no_problem_by_design_and_says_what_it_cannot_se
     );
     let cgroup = state_of(&all, "cgroup of the handlers").unwrap();
     assert_eq!(cgroup.0, State::Unknown, "{cgroup:?}");
-    // A pod runs on a node of Kubernetes, whatever it sees of that.
+    // A pod always runs on a Kubernetes node, whatever it can see of the node.
     let (state, what) = state_of(&all, "container runtime").unwrap();
     assert!(
         state == State::Problem && what.contains("does not answer"),

@@ -1,13 +1,14 @@
-//! docker's files, as `dockerd` writes them (moby `container/container.go`, `reference/store.go`):
+//! docker's files, in the format of `dockerd` (moby `container/container.go`,
+//! `reference/store.go`):
 //!
 //! ```text
 //! containers/<id>/config.v2.json       name, image, labels (the image's are merged into them)
 //! image/<driver>/repositories.json     tags and digests, each with the id of its image
 //! ```
 //!
-//! With containerd's image store there is no `repositories.json`; `config.v2.json` then holds the
-//! descriptor of the manifest that the container was made from. Where cri-dockerd made the container, labels
-//! name its pod.
+//! With containerd's image store there is no `repositories.json`; `config.v2.json` then holds the descriptor
+//! of the manifest that the container was made from. If cri-dockerd created the container, labels name its
+//! pod.
 
 use std::collections::HashMap;
 
@@ -45,7 +46,7 @@ struct Repositories {
     repositories: HashMap<String, HashMap<String, String>>,
 }
 
-/// What docker's files say about the container.
+/// The facts in docker's files about the container.
 pub(super) fn find(home: &EngineHome, id: &str) -> Option<EngineFacts> {
     let container: Container = home.docker(&format!("containers/{id}/config.v2.json"))?;
     let labels = container.config.labels.unwrap_or_default();

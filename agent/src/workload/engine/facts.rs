@@ -1,4 +1,4 @@
-//! The files of one engine, and what they say about a container.
+//! The files of one engine, and the facts in them about a container.
 
 use std::path::PathBuf;
 
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::workload::{Answer, files, gap};
 
-/// Bytes of an engine's file: podman keeps all containers in one, about 1 KiB each.
+/// Maximum bytes of an engine's file: podman has all containers in one file, about 1 KiB each.
 pub(super) const LARGEST: u64 = 16 << 20;
 
 /// Bytes of a name.
 pub(super) const LONGEST_NAME: usize = 512;
 
-/// What an engine's files say about one container.
+/// The facts in an engine's files about one container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct EngineFacts {
     pub(super) workload: Workload,
@@ -35,7 +35,7 @@ impl EngineFacts {
         }
     }
 
-    /// Name and id of the image as the engine has them.
+    /// Name and id of the image in the engine's records.
     pub(super) fn set_image_facts(&mut self, name: Option<&str>, id: &str) {
         let extra = &mut self.workload.extra;
         if let Some(name) = name.filter(|name| name.len() <= LONGEST_NAME) {
@@ -50,13 +50,13 @@ impl EngineFacts {
         self.gaps.push(gap("image", why));
     }
 
-    /// Whether it is a container of a pod. The container runtime knows more about those.
+    /// Whether it is a container of a pod. The container runtime has more facts about those.
     #[must_use]
     pub(crate) fn is_of_pod(&self) -> bool {
         self.workload.kind == Some(WorkloadKind::Pod)
     }
 
-    /// Adds them to a manifest that knows the container's cgroup.
+    /// Adds the facts to a manifest with the container's cgroup.
     pub(crate) fn add_to(self, manifest: &mut Manifest) {
         let before = manifest.workload.take().unwrap_or_default();
         let workload = self.workload;
@@ -85,7 +85,7 @@ impl From<EngineFacts> for Answer {
 /// Directories of one user's engines.
 #[derive(Debug)]
 pub(super) struct EngineHome {
-    /// Who owns every file in there.
+    /// The owner of every file in there.
     pub(super) owner: u32,
     /// A directory that only root can replace, and podman's storage below it.
     pub(super) podman: (PathBuf, PathBuf),
@@ -114,7 +114,7 @@ impl EngineHome {
     }
 }
 
-/// `repository@sha256:…`, where the digest is one.
+/// `repository@sha256:…`, if the digest is valid.
 pub(super) fn reference(repository: &str, digest: &str) -> Option<ImageRef> {
     let hex = digest.strip_prefix("sha256:")?;
     let good = hex.len() == 64

@@ -1,4 +1,5 @@
-//! podman's storage, as the library containers/storage lays it out (`containers.go`, `images.go`):
+//! podman's storage, in the layout of the library containers/storage (`containers.go`,
+//! `images.go`):
 //!
 //! ```text
 //! overlay-containers/containers.json            names, image, and podman's own metadata as JSON in a string
@@ -7,7 +8,7 @@
 //! overlay-images/<id>/=<base64 of the key>      the image's configuration, under the key `sha256:<id>`
 //! ```
 //!
-//! libpod's own database (bolt, since podman 5 SQLite) holds nothing more that is needed here.
+//! libpod's own database (bolt, since podman 5 SQLite) has no further facts that are needed here.
 
 use std::collections::HashMap;
 
@@ -16,7 +17,7 @@ use serde::Deserialize;
 
 use super::facts::{EngineFacts, EngineHome, LONGEST_NAME, reference};
 
-/// Storage drivers, which the names of the directories begin with.
+/// Storage drivers, whose names begin the directories' names.
 const DRIVERS: [&str; 5] = ["overlay", "vfs", "btrfs", "zfs", "overlay2"];
 
 #[derive(Deserialize)]
@@ -27,7 +28,7 @@ struct Container {
     metadata: Option<String>,
 }
 
-/// What podman notes about a container, in `metadata`.
+/// podman's record of a container, in `metadata`.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 struct Metadata {
@@ -53,7 +54,7 @@ struct ContainerConfiguration {
     labels: Option<HashMap<String, String>>,
 }
 
-/// What podman's files say about the container.
+/// The facts in podman's files about the container.
 pub(super) fn find(home: &EngineHome, id: &str) -> Option<EngineFacts> {
     DRIVERS.iter().find_map(|driver| find_of(home, driver, id))
 }
@@ -81,7 +82,7 @@ fn find_of(home: &EngineHome, driver: &str, id: &str) -> Option<EngineFacts> {
     let (digest, tags) = image.map_or((None, Vec::new()), |image| {
         (image.digest, image.names.unwrap_or_default())
     });
-    // Of a container that was started by the image's id.
+    // For a container that was started by the image's id.
     let named = asked
         .as_deref()
         .and_then(image_repository)

@@ -216,7 +216,7 @@ impl Socket {
 }
 
 #[test]
-fn a_runtime_that_hangs_refuses_or_speaks_garbage_costs_the_crash_nothing() {
+fn broken_runtime_loses_no_crash() {
     let Some(node) = Node::with_settings(&json!({})) else {
         return;
     };
@@ -282,7 +282,7 @@ fn workload_gap(manifest: &Manifest) -> String {
 }
 
 #[test]
-fn a_process_of_the_host_is_said_to_be_nobodys() {
+fn host_process_belongs_to_no_pod() {
     let Some(node) = Node::with_settings(&json!({})) else {
         return;
     };
@@ -399,7 +399,7 @@ fn assert_is_web(manifest: &Manifest) {
 }
 
 #[test]
-fn podman_container_that_stays_is_found_by_the_daemon() {
+fn podman_container_that_still_exists_is_found_by_the_daemon() {
     let Some(mut node) = Node::with_settings(&json!({"engines": "/nonexistent"})) else {
         return;
     };

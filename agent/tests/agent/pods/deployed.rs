@@ -169,7 +169,7 @@ fn agent(ready: &Ready, node: &Node, containerd: &Containerd, attempt: u32) -> R
 }
 
 #[test]
-fn the_agent_in_its_own_pod_captures_ships_and_gives_the_node_back() {
+fn agent_in_its_own_pod_captures_ships_and_restores_the_node() {
     let Some(ready) = Ready::get() else { return };
     let Some(node) = Node::new() else { return };
     // What another owner has set up; the lock gives the machine's own back.
@@ -255,7 +255,7 @@ fn the_agent_in_its_own_pod_captures_ships_and_gives_the_node_back() {
     containerd.stop(&container, 20);
     assert!(settings()[0].contains("cdh-handler"));
 
-    // Killed, it ships no more. The next crash is captured all the same, and stays on the node.
+    // Killed, it ships no more. The next crash is captured nevertheless, and remains on the node.
     let second = agent(&ready, &node, &containerd, 1);
     let container = containerd.run(&sandbox, &system, &second);
     let started = containerd

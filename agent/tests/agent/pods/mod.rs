@@ -251,7 +251,7 @@ fn check_documents(manifest: &Manifest, bundle: &BundleReader) {
 }
 
 #[test]
-fn a_pod_says_itself_how_much_of_it_is_kept() {
+fn pod_settings_select_how_much_is_stored() {
     let Some(mut cluster) = Cluster::new() else {
         return;
     };

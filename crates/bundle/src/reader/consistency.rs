@@ -52,7 +52,7 @@ pub(super) fn damage_of(bundle: &BundleReader) -> Vec<String> {
         match found.get(record.name.as_bytes()) {
             None => damage.push(format!("entry `{name}` is missing")),
             Some(1) => {}
-            Some(_) => damage.push(format!("entry `{name}` is there twice")),
+            Some(_) => damage.push(format!("entry `{name}` exists twice")),
         }
     }
     damage.extend(bundle.entries.iter().filter_map(|entry| {

@@ -117,7 +117,7 @@ pub(super) fn sections<'data>(
     let Some((table, first)) = table.zip(first) else {
         return (Vec::new(), Vec::new());
     };
-    // Counts of 0xff00 and more stand in the first header: `sh_size` and `sh_link`.
+    // Counts of 0xff00 and more are in the first header: `sh_size` and `sh_link`.
     let count = match header.section_header_count {
         0 => first.size,
         count => u64::from(count),

@@ -1,7 +1,7 @@
-//! What a server's refusal says beside the error code that the client found in it: gateways, proxies and servers of
-//! other makers leave out codes, put regions into host names, and answer with pages.
+//! Interprets a server's refusal beyond the error code that the client found: gateways, proxies and other servers
+//! omit codes, put regions into host names, and answer with web pages.
 //!
-//! Everything here is hostile text: it is bounded here, and escaped by the code that shows it.
+//! All of this is hostile text: it is limited here, and escaped where it is shown.
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
@@ -11,9 +11,9 @@ use jiff::fmt::rfc2822;
 use super::problem::harmless;
 use crate::EndpointProblem;
 
-/// Bytes of a body that are looked at.
+/// Maximum bytes of a body that are examined.
 const START: usize = 4096;
-/// Seconds between two clocks that S3 accepts: 15 minutes (`RequestTimeTooSkewed`).
+/// Maximum clock difference that S3 accepts, in seconds: 15 minutes (`RequestTimeTooSkewed`).
 const ACCEPTED_SKEW: i64 = 15 * 60;
 
 /// The answer of a server to a request that failed.
@@ -25,7 +25,7 @@ pub(super) struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    /// Of an error; `None` if no server answered.
+    /// The answer in an error; `None` if no server answered.
     pub(super) fn of<E>(error: &'a SdkError<E, HttpResponse>) -> Option<Self> {
         let response = error.raw_response()?;
         let body = response.body().bytes().unwrap_or_default();
@@ -42,13 +42,13 @@ impl<'a> Answer<'a> {
         self.response.headers().get(name)
     }
 
-    /// The text of the first XML element of this name, wherever it is. The client reads codes and messages only
-    /// from where Amazon puts them.
+    /// The text of the first XML element with this name, at any depth. The client only reads codes and messages
+    /// at the places where Amazon puts them.
     pub(super) fn element(&self, name: &str) -> Option<String> {
         element(&self.start, name)
     }
 
-    /// The bucket's region: from the header, the body, or the host name that the server sends us to.
+    /// The bucket's region: from the header, the body, or the host name of a redirect.
     pub(super) fn region(&self) -> Option<String> {
         let from_host = |text: &str| region_of_host(host_of(text)).map(str::to_owned);
         let named = |text: String| is_region(&text).then_some(text);
@@ -64,13 +64,13 @@ impl<'a> Answer<'a> {
             .or_else(|| self.header("location").and_then(from_host))
     }
 
-    /// The problem of an endpoint that sends requests elsewhere, to a server that is not Amazon's.
+    /// The problem of an endpoint that redirects requests to a server that is not Amazon's.
     pub(super) fn redirect(&self) -> Option<EndpointProblem> {
         if !(300..400).contains(&self.status) {
             return None;
         }
         let to = self.header("location")?;
-        // The path and query are those of the request, or of a login page.
+        // Path and query are those of the request, or of a login page.
         let (scheme, rest) = to.split_once("://")?;
         let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let is_url = matches!(scheme, "http" | "https") && !host.is_empty();
@@ -79,7 +79,7 @@ impl<'a> Answer<'a> {
         })
     }
 
-    /// How the server's clock differs from this machine's, if that is more than S3 accepts.
+    /// The difference between the server's clock and this machine's, if S3 would not accept it.
     pub(super) fn clock_difference(&self, now: Timestamp) -> Option<String> {
         let date = rfc2822::parse(self.header("date")?).ok()?.timestamp();
         let seconds = now.as_second().saturating_sub(date.as_second());
@@ -87,8 +87,8 @@ impl<'a> Answer<'a> {
             .then(|| format!("the server's clock shows {date}, this machine's {now:.0}"))
     }
 
-    /// Who sent an answer without an S3 error code. Answers to HEAD have no body and show nothing, and a proxy's
-    /// page with a status that asks for another attempt is no statement about the endpoint.
+    /// The problem if an answer has no S3 error code. Answers to HEAD have no body and prove nothing, and a
+    /// proxy's page with a retryable status says nothing about the endpoint.
     pub(super) fn foreign(&self) -> Option<EndpointProblem> {
         if matches!(self.status, 429 | 500..=599) {
             return None;
@@ -97,7 +97,7 @@ impl<'a> Answer<'a> {
             return Some(EndpointProblem::ProxyLogin);
         }
         let lower = self.start.to_ascii_lowercase();
-        // What Go, nginx and Apache answer to a request without TLS on a port that expects it.
+        // The answer of Go, nginx and Apache to a request without TLS on a TLS port.
         if self.status == 400
             && (lower.contains("http request to an https server")
                 || lower.contains("http request was sent to https port")
@@ -169,7 +169,7 @@ fn region_of_host(host: &str) -> Option<&str> {
     let (before, _) = host.split_once(".amazonaws.com")?;
     let label = before.rsplit('.').next()?;
     let region = label.strip_prefix("s3-").unwrap_or(label);
-    // `s3.amazonaws.com` and `s3-accelerate` name no region.
+    // `s3.amazonaws.com` and `s3-accelerate` contain no region.
     let is_named = region.contains('-') && region.ends_with(|c: char| c.is_ascii_digit());
     (is_named && is_region(region)).then_some(region)
 }

@@ -1,20 +1,20 @@
-//! Checksums as S3 writes them: CRC-64/NVME and MD5, in base64 in headers, in hex in etags.
+//! Checksums in the formats of S3: CRC-64/NVME and MD5, base64 in headers, hex in etags.
 
 use crc_fast::CrcAlgorithm::Crc64Nvme;
 use md5::{Digest as _, Md5};
 
-/// CRC-64/NVME of some bytes. Of all CRCs of S3 the one that is always of the whole object, however
-/// many parts it had.
+/// CRC-64/NVME of some bytes. It is the only one of S3's CRCs that always covers the complete
+/// object, however many parts it had.
 pub(super) fn crc64(data: &[u8]) -> u64 {
     crc_fast::checksum(Crc64Nvme, data)
 }
 
-/// CRC of two runs of bytes, one after the other, from those of each.
+/// CRC of two concatenated runs of bytes, from the CRC of each.
 pub(super) fn combine(first: u64, second: u64, second_len: u64) -> u64 {
     crc_fast::checksum_combine(Crc64Nvme, first, second, second_len)
 }
 
-/// As the header wants it.
+/// In the format of the header.
 pub(super) fn crc64_header(crc: u64) -> String {
     base64_simd::STANDARD.encode_to_string(crc.to_be_bytes())
 }
@@ -30,7 +30,7 @@ pub(super) fn md5(data: &[u8]) -> [u8; 16] {
     Md5::digest(data).into()
 }
 
-/// As the header wants it.
+/// In the format of the header.
 pub(super) fn md5_header(md5: [u8; 16]) -> String {
     base64_simd::STANDARD.encode_to_string(md5)
 }
@@ -52,12 +52,13 @@ pub(super) fn parse_md5_etag(etag: &str) -> Option<[u8; 16]> {
     Some(md5)
 }
 
-/// The etag of an object that was uploaded in parts with these MD5s: MD5 of them, and their number.
+/// The etag of an object that was uploaded in parts with these MD5s: the MD5 of them, and their
+/// number.
 pub(super) fn multipart_etag(parts: &[[u8; 16]]) -> String {
     format!("{}-{}", md5_etag(md5(&parts.concat())), parts.len())
 }
 
-/// Without the quotes that go around it in headers.
+/// Without the quotes that surround it in headers.
 pub(super) fn bare_etag(etag: &str) -> String {
     etag.trim_matches('"').to_owned()
 }
@@ -79,7 +80,7 @@ mod tests {
 
     #[test]
     fn etags_of_parts_are_md5_of_md5s() {
-        // Seen at SeaweedFS 4.48 for five MiB of `a` and the four bytes `tail`.
+        // Observed with SeaweedFS 4.48 for five MiB of `a` and the four bytes `tail`.
         let parts = [md5(&vec![b'a'; 5 << 20]), md5(b"tail")];
         assert_eq!(multipart_etag(&parts), "30dcfd3901d1c613b7fb532281748544-2");
         let etag = md5_etag(md5(b"hello"));

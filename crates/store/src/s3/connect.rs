@@ -1,4 +1,4 @@
-//! From a store's options to a client: credentials, region, endpoint, trust, proxy, patience.
+//! Creates a client from a store's options: credentials, region, endpoint, trust, proxy, timeouts.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -35,15 +35,15 @@ use super::endpoint::Endpoint;
 use super::profile;
 use crate::{S3Keys, StoreError};
 
-/// A machine that does not take the connection within this time is not there.
+/// Connect timeout: a machine that does not accept the connection within this time is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// One request, body and all. A part of 16 MiB needs 60 KB/s.
+/// Timeout of one request, including the body. A part of 16 MiB needs 60 KB/s.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(300);
-/// Tries of one request. Who calls has patience of its own.
+/// Attempts per request. Callers have their own retries.
 const ATTEMPTS: u32 = 3;
-/// A body that does not move at all for so long is given up.
+/// Timeout of a body that makes no progress.
 const STALL_GRACE: Duration = Duration::from_secs(20);
-/// Where a server of one's own does not care, and most do not.
+/// Default region for private servers; most ignore it.
 const ANY_REGION: &str = "us-east-1";
 
 /// The options of a store's URL, typed.
@@ -57,7 +57,7 @@ pub(super) struct S3Options {
     pub(super) sse: Option<String>,
     pub(super) kms_key: Option<String>,
     pub(super) storage_class: Option<String>,
-    /// As in a query: `team=core&stage=prod`.
+    /// In the format of a query: `team=core&stage=prod`.
     pub(super) tagging: Option<String>,
     pub(super) timeout: Option<Duration>,
 }
@@ -66,7 +66,7 @@ impl S3Options {
     /// From a URL's options.
     ///
     /// # Errors
-    /// [`StoreError::Url`] for a value that means nothing.
+    /// [`StoreError::Url`] for an invalid value.
     pub(super) fn parse(options: &BTreeMap<String, String>) -> Result<Self, StoreError> {
         let text = |name: &str| options.get(name).filter(|value| !value.is_empty()).cloned();
         let bad = |name: &str, problem| StoreError::Url {
@@ -132,9 +132,9 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// Makes the client, and says which endpoint it uses if that is not the region's. Reads files and the
-/// environment, and asks the machine's metadata service for a region if nothing else names one and no
-/// endpoint is given.
+/// Creates the client, and returns its endpoint unless it is the region's. Reads files and the
+/// environment. If neither names a region and no endpoint is given, asks the machine's metadata
+/// service for a region.
 pub(super) async fn client(
     options: &S3Options,
     keys: Option<S3Keys>,
@@ -159,7 +159,7 @@ pub(super) async fn client(
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
         .timeout_config(timeouts)
         .stalled_stream_protection(stalls)
-        // We bring our own, which the other end of the upload is compared with.
+        // We compute our own checksums, which are compared with those of the stored object.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     if let Ok(name) = AppName::new("cdh") {
@@ -199,23 +199,24 @@ pub(super) async fn client(
         .clone()
         .or_else(|| endpoint_of_service(&shared));
     let endpoint = endpoint.map(|endpoint| endpoint.trim_end_matches('/').to_owned());
-    // Buckets as host names need a wildcard in the DNS, which own servers seldom have.
+    // Bucket names as host names need a DNS wildcard, which private servers rarely have.
     let is_own = endpoint
         .as_deref()
         .is_some_and(|endpoint| !endpoint.contains("amazonaws.com"));
     let mut config = aws_sdk_s3::config::Builder::from(&shared)
         .force_path_style(options.path_style.unwrap_or(is_own));
-    // Also where there is none: the builder has taken one that is to be ignored.
+    // Also if there is none: the builder may have found one that must be ignored.
     config.set_endpoint_url(endpoint.as_deref().map(base_url));
     Ok((Client::from_conf(config.build()), endpoint))
 }
 
-/// The endpoint of the environment or a profile. That of S3 alone takes precedence over that of all services.
+/// The endpoint from the environment or a profile. The one for S3 takes precedence over the one for all
+/// services.
 fn endpoint_of_service(shared: &aws_config::SdkConfig) -> Option<String> {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let is_ignored = variable("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")
         .is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    // As the client itself looks for it (`service_config_key` in aws-sdk-s3).
+    // Like the client's own lookup (`service_config_key` in aws-sdk-s3).
     let key = ServiceConfigKey::builder()
         .service_id("S3")
         .env("AWS_ENDPOINT_URL")
@@ -230,7 +231,8 @@ fn endpoint_of_service(shared: &aws_config::SdkConfig) -> Option<String> {
     of_s3.or_else(|| shared.endpoint_url().map(str::to_owned))
 }
 
-/// An endpoint as the client needs it: it appends the bucket to a path without anything between them.
+/// An endpoint in the form that the client needs: it appends the bucket to a path without a
+/// separator.
 fn base_url(endpoint: &str) -> String {
     let host = endpoint
         .split_once("://")
@@ -241,8 +243,8 @@ fn base_url(endpoint: &str) -> String {
     }
 }
 
-/// The standard chain without its first link: keys in the environment do not take precedence over a
-/// profile that the URL names.
+/// The standard chain without its first link, so that keys in the environment do not take
+/// precedence over a profile that the URL names.
 async fn profile_chain(
     profile: &str,
     options: &S3Options,
@@ -284,7 +286,7 @@ fn http_client(
         .connect_timeout(connect)
         .read_timeout(attempt)
         .build();
-    // A machine without any certificates can still use http, or a CA of its own.
+    // A machine without any certificates can still use http, or its own CA.
     let has_roots = !rustls_native_certs::load_native_certs().certs.is_empty();
     let mut trust = TrustStore::empty().with_native_roots(has_roots);
     if let Some(pem) = own_certificates(options)? {
@@ -295,7 +297,7 @@ fn http_client(
         place: "TLS".to_owned(),
         said: error.to_string(),
     })?;
-    // One connector, for its connections are shared by all requests.
+    // One connector, so that all requests share its connections.
     let connector = SharedHttpConnector::new(
         Connector::builder()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
@@ -309,7 +311,8 @@ fn http_client(
     Ok(http_client_fn(move |_, _| connector.clone()))
 }
 
-/// The bundle of `ca=`, else of `AWS_CA_BUNDLE`, read and checked: the client panics on a bad one.
+/// The certificates of `ca=`, otherwise of `AWS_CA_BUNDLE`. They are checked here, because the
+/// client panics on invalid ones.
 fn own_certificates(options: &S3Options) -> Result<Option<Vec<u8>>, StoreError> {
     let from_environment = || std::env::var("AWS_CA_BUNDLE").ok();
     let Some(path) = options.ca.clone().or_else(from_environment) else {

@@ -1,11 +1,11 @@
-//! The endpoint of a store's URL, taken apart, and a look at what listens there: a server with TLS often
-//! closes a connection without TLS and does not say why.
+//! Parses the endpoint of a store's URL, and probes the server: a server with TLS often closes a
+//! connection without TLS and gives no reason.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-/// Longest wait for the connection, and for the answer.
+/// Timeout of the connection, and of the answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// `http://host:port/path`.
@@ -21,7 +21,7 @@ impl Endpoint {
     /// Takes the URL apart.
     ///
     /// # Errors
-    /// In words, if it is not a URL of a server.
+    /// An error text, if it is not a URL of a server.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
         let schemes = [("http://", false, 80), ("https://", true, 443)];
         let found = schemes
@@ -72,7 +72,7 @@ impl Endpoint {
         })
     }
 
-    /// Whether the server there answers the start of a TLS handshake with TLS.
+    /// Whether the server answers the start of a TLS handshake with TLS.
     pub(super) fn answers_tls(&self) -> bool {
         let Ok(addresses) = (self.host.as_str(), self.port).to_socket_addrs() else {
             return false;
@@ -96,8 +96,8 @@ impl Endpoint {
 const ALERT: u8 = 0x15;
 const HANDSHAKE: u8 = 0x16;
 
-/// The smallest ClientHello of TLS 1.2 (RFC 5246, 7.4.1.2). It need not be accepted: a server that refuses
-/// it does so with an alert.
+/// The smallest ClientHello of TLS 1.2 (RFC 5246, 7.4.1.2). A server that does not accept it answers with
+/// a TLS alert, which is enough.
 fn client_hello() -> Vec<u8> {
     let mut hello = vec![0x03, 0x03];
     hello.extend([0x5a; 32]);

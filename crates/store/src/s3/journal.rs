@@ -1,4 +1,4 @@
-//! How far an upload in parts has come, in a file, so that the next process goes on there.
+//! Records the progress of a multipart upload in a file, so that the next process can resume it.
 //!
 //! ```text
 //! {"version":1,"place":"s3://b at http://…","key":"dumps/….zip","len":…,"part_size":…,"upload":"…","crc64":true}
@@ -6,9 +6,9 @@
 //! {"number":3,…}
 //! ```
 //!
-//! One line per finished part, in the order in which they finished. It is a hint and no truth: the
-//! server is asked which parts it has, and each part's checksum is computed again from the body. A
-//! line that a crash cut short is passed over.
+//! One line per finished part, in the order of completion. The file is only a hint: the server is
+//! asked which parts it has, and each part's checksum is computed again from the body. A line that
+//! a crash truncated is ignored.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -18,9 +18,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// Changes when the lines change their meaning.
+/// Increase it when the meaning of the lines changes.
 const VERSION: u32 = 1;
-/// 10,000 parts of 200 bytes, and some.
+/// Maximum size: 10,000 parts of 200 bytes, and a margin.
 const LARGEST: u64 = 8 << 20;
 
 /// Which upload it is.
@@ -49,7 +49,7 @@ impl Begun {
         }
     }
 
-    /// Whether it is an upload of the same thing to the same place.
+    /// Whether it belongs to an upload of the same content to the same place.
     fn continues(&self, wanted: &Self) -> bool {
         let same = Self {
             upload: self.upload.clone(),
@@ -69,12 +69,12 @@ pub(super) struct UploadedPart {
     pub(super) crc64: u64,
 }
 
-/// The open file. Failing to write it costs a resumption, never the upload.
+/// The open file. A failed write only prevents resuming, never the upload.
 #[derive(Default)]
 pub(super) struct Journal(Option<File>);
 
 impl Journal {
-    /// Reads a journal that continues what is `wanted`.
+    /// Reads a journal if it belongs to the `wanted` upload.
     pub(super) fn read(
         path: &Path,
         wanted: &Begun,
@@ -91,7 +91,7 @@ impl Journal {
         Some((begun, parts.map(|part| (part.number, part)).collect()))
     }
 
-    /// Begins a new one, or goes on with the one that was read.
+    /// Starts a new journal, or continues the one that was read.
     pub(super) fn write(path: Option<&Path>, begun: &Begun, is_new: bool) -> Self {
         let open = |path: &Path| -> io::Result<File> {
             if let Some(above) = path.parent() {
@@ -108,7 +108,7 @@ impl Journal {
             if is_new {
                 line(&mut file, begun)?;
             } else {
-                // What was cut short ends here.
+                // Truncate an incomplete last line.
                 file.write_all(b"\n")?;
             }
             Ok(file)
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_noted_is_read_again_unless_it_is_of_something_else() {
+    fn upload_journal_round_trips_only_for_the_same_upload() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("uploads/a");
         let wanted = Begun::new("s3://b", "k", 100, 10);
@@ -156,7 +156,7 @@ mod tests {
         journal.finished(&part(2));
         journal.finished(&part(1));
         drop(journal);
-        // A line that was cut short, and one after it.
+        // A truncated line, and one after it.
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
         file.write_all(b"{\"number\":7,\"si").unwrap();
         let mut journal = Journal::write(Some(&path), &begun, false);

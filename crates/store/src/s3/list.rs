@@ -1,4 +1,4 @@
-//! Pages of objects, and of unfinished uploads.
+//! Lists pages of objects and of unfinished uploads.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::{
     Depth, DumpSummary, EndpointProblem, Listed, ListedObject, Listing, ObjectKey, StoreError,
 };
 
-/// Visits pages of at most 1,000 names each, in order.
+/// Visits pages of up to 1,000 names each, in order.
 pub(super) fn list(
     bucket: &Bucket,
     listing: &Listing<'_>,
@@ -40,7 +40,7 @@ pub(super) fn list(
                 error => error,
             }
         })?;
-        // XML that ends early, or is about something else, reads like a listing without objects.
+        // Truncated XML, or XML of another kind, parses like a listing without objects.
         let is_listing = page.is_truncated().is_some()
             || page.name().is_some()
             || page.key_count().is_some()
@@ -54,7 +54,7 @@ pub(super) fn list(
             });
         }
         let objects = page.contents().iter().filter_map(|object| {
-            // An object with a name that we would not write is foreign.
+            // An object whose name we would not write is foreign.
             let key = object.key()?.strip_prefix(&bucket.prefix)?;
             Some(Listed::Object(ListedObject {
                 key: ObjectKey::parse(key).ok()?,
@@ -82,7 +82,7 @@ pub(super) fn list(
         if next == token {
             return Err(StoreError::Refused {
                 place: bucket.place.clone(),
-                said: "the listing goes round in circles".to_owned(),
+                said: "the listing repeats itself".to_owned(),
             });
         }
         token = next;
@@ -96,7 +96,7 @@ fn name(listed: &Listed) -> &str {
     }
 }
 
-/// Whether we would have begun this upload: others may share the bucket and the prefix.
+/// Whether the upload is one of ours: other programs may use the bucket and the prefix.
 fn is_ours(key: &str) -> bool {
     let Ok(key) = ObjectKey::parse(key) else {
         return false;
@@ -105,7 +105,7 @@ fn is_ours(key: &str) -> bool {
         && DumpSummary::from_key(&key).is_some_and(|summary| !summary.legacy)
 }
 
-/// Gives up uploads of bundles that were begun longer than `age` ago.
+/// Aborts uploads of bundles that began longer than `age` ago.
 pub(super) fn abort_stale_uploads(bucket: &Bucket, age: Duration) -> Result<usize, StoreError> {
     let mut count = 0_usize;
     let mut marker: (Option<String>, Option<String>) = (None, None);
@@ -119,7 +119,7 @@ pub(super) fn abort_stale_uploads(bucket: &Bucket, age: Duration) -> Result<usiz
             .set_upload_id_marker(marker.1.clone());
         let page = match bucket.wait(request.send()) {
             Ok(page) => page,
-            // A server that cannot list them leaves them to the bucket's lifecycle rules.
+            // If a server cannot list them, the bucket's lifecycle rules must remove them.
             Err(error)
                 if Refusal::of(&error)
                     .is_some_and(|refusal| refusal.is_ignorance() || refusal.is_gibberish()) =>
@@ -155,7 +155,7 @@ pub(super) fn abort_stale_uploads(bucket: &Bucket, age: Duration) -> Result<usiz
 }
 
 impl Bucket {
-    /// Gives up an upload; one that is not there is no error.
+    /// Aborts an upload; a missing one is not an error.
     pub(super) fn abort(&self, full: &str, id: &str) -> Result<(), StoreError> {
         let request = self.client.abort_multipart_upload().bucket(&self.name);
         match self.wait(request.key(full).upload_id(id).send()) {

@@ -1,9 +1,8 @@
-//! A store in a bucket of S3 or of a server that speaks its language.
+//! A store in a bucket of S3 or a compatible server.
 //!
-//! Invariants: an upload counts only after a HEAD confirmed its size and checksum; nothing is ever overwritten,
-//! with or without the server's help
-//! (conditional requests are used and not relied on); every wait ends; an upload holds at most 32 MiB
-//! in memory. Calls block on a small runtime of the store's own.
+//! Invariants: an upload counts only after a HEAD request confirmed its size and checksum. Objects are never
+//! overwritten, with or without the server's help (conditional requests are used but not relied on). Every wait
+//! has a limit. An upload uses up to 32 MiB of memory. Calls block on a small runtime of the store.
 
 mod answer;
 mod checksum;
@@ -44,7 +43,7 @@ use connect::S3Options;
 use endpoint::Endpoint;
 use problem::{Refusal, sorted};
 
-/// Signed links cannot last longer (Signature Version 4).
+/// Maximum lifetime of presigned URLs (Signature Version 4).
 const LONGEST_LINK: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A store in a bucket.
@@ -52,13 +51,13 @@ pub struct S3Store {
     bucket: Arc<Bucket>,
 }
 
-/// What requests need; shared with readers that outlive the store.
+/// The context of requests; shared with readers that outlive the store.
 struct Bucket {
     /// `None` only while it is dropped.
     runtime: Option<Runtime>,
     handle: Handle,
     client: Client,
-    /// Where the server is, unless it is the region's own.
+    /// The endpoint, unless it is the region's own.
     endpoint: Option<Endpoint>,
     options: S3Options,
     name: String,
@@ -66,17 +65,17 @@ struct Bucket {
     prefix: String,
     /// For people and errors.
     place: String,
-    /// Whether the server takes `If-None-Match`.
+    /// Whether the server supports `If-None-Match`.
     conditional: AtomicBool,
-    /// Whether the server takes CRC-64/NVME.
+    /// Whether the server supports CRC-64/NVME.
     crc64: AtomicBool,
-    /// Whether the bucket was seen to exist, or the server does not say.
+    /// Whether the bucket is known to exist, or the server does not answer this question.
     checked: AtomicBool,
 }
 
 impl Drop for Bucket {
     fn drop(&mut self) {
-        // A name that is being resolved must not hold the program up.
+        // Name resolution in progress must not delay the end of the program.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -93,8 +92,9 @@ impl Bucket {
         format!("{}{key}", self.prefix)
     }
 
-    /// An error with its cause, if only another request to the server shows it: a server with TLS often
-    /// just closes a connection without TLS. Behind a proxy, nothing would be learned about the server.
+    /// An error with its cause, if another request to the server can show it: a server with TLS often
+    /// just closes a connection without TLS. Behind a proxy, such a request would show nothing about
+    /// the server.
     fn explained(&self, error: StoreError) -> StoreError {
         let StoreError::Unreachable { place, problem } = &error else {
             return error;
@@ -109,7 +109,7 @@ impl Bucket {
             () if plain.is_some_and(|plain| is_closed && !has_proxy && plain.answers_tls()) => {
                 EndpointProblem::Tls
             }
-            // The client's words for an answer whose first line or headers it cannot read.
+            // The client's message for an answer whose first line or headers are invalid.
             () if problem.contains("invalid HTTP ") => EndpointProblem::NotS3 {
                 said: "it is not HTTP".to_owned(),
             },
@@ -129,14 +129,14 @@ impl Bucket {
         self.crc64.load(Ordering::Relaxed)
     }
 
-    /// Makes sure that the bucket exists before the first write of this process: some servers create a
-    /// missing one with its first object, so a mistyped name would take the dumps.
+    /// Ensures that the bucket exists before the first write of this process: some servers create a
+    /// missing bucket with its first object, so dumps would go to a mistyped name.
     ///
-    /// A server that refuses the question (403 for credentials that may only write) is not asked again;
-    /// the write itself will show it.
+    /// If the server refuses this request (403 for write-only credentials), it is not repeated; the
+    /// write itself will show an error.
     ///
     /// # Errors
-    /// [`StoreError::NoBucket`], or when the server does not answer.
+    /// [`StoreError::NoBucket`], or if the server does not answer.
     fn must_exist(&self) -> Result<(), StoreError> {
         if self.checked.load(Ordering::Relaxed) {
             return Ok(());
@@ -151,7 +151,7 @@ impl Bucket {
             | StoreError::NoCredentials { .. }
             | StoreError::Credentials { .. }
             | StoreError::Region { .. } => Err(error),
-            // HEAD has no body that says why; the write's refusal does.
+            // HEAD has no body that gives the reason; the refused write does.
             _ => {
                 self.checked.store(true, Ordering::Relaxed);
                 Ok(())
@@ -218,11 +218,11 @@ fn timestamp(at: &aws_smithy_types::DateTime) -> Option<Timestamp> {
 }
 
 impl S3Store {
-    /// Opens the bucket `name`; all keys begin with `prefix`. Sends no request yet.
-    /// Credentials are those of the standard chain: environment, profile, SSO, web identity, IMDS.
+    /// Opens the bucket `name`; all keys begin with `prefix`. Sends no request. Credentials come
+    /// from the standard chain: environment, profile, SSO, web identity, IMDS.
     ///
     /// # Errors
-    /// When an option means nothing or a CA file cannot be read.
+    /// If an option is invalid or a CA file cannot be read.
     pub fn open(
         name: &str,
         prefix: &str,
@@ -231,7 +231,7 @@ impl S3Store {
         Self::open_as(name, prefix, options, None)
     }
 
-    /// As [`open`](Self::open), with these credentials where some are given.
+    /// Like [`open`](Self::open), with these credentials if given.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -248,7 +248,7 @@ impl S3Store {
             place = format!("{place}/{prefix}");
             prefix.push('/');
         }
-        // One for the sockets, one for signatures and checksums.
+        // One thread for the sockets, one for signatures and checksums.
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("cdh-s3")
@@ -289,7 +289,7 @@ impl Store for S3Store {
             Err(error @ (StoreError::NoBucket { .. } | StoreError::Unreachable { .. })) => {
                 Err(error)
             }
-            // Only the answer to a GET says which of key, signature and permission is wrong.
+            // Only the answer to a GET shows which of key, signature and permission is wrong.
             Err(_) => {
                 let request = bucket.client.list_objects_v2().bucket(&bucket.name);
                 let request = request.prefix(bucket.prefix.as_str()).max_keys(1);
@@ -335,7 +335,7 @@ impl Store for S3Store {
                 Err(differs(key, shown(expected), shown(found)))
             };
         }
-        // Another etag proves nothing: encrypted objects have etags that are no MD5.
+        // Another etag proves nothing: etags of encrypted objects are not MD5.
         if sent.etag.is_some() && sent.etag == head.stat.etag {
             return Ok(());
         }

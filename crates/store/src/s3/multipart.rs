@@ -1,4 +1,4 @@
-//! An upload in parts: several at a time, each with its checksum, resumable.
+//! A multipart upload: parts in parallel, each with its checksum, resumable.
 //!
 //! ```text
 //! caller's thread   read part n ── checksum ── known at the server? ─ yes ─▶ next
@@ -6,8 +6,8 @@
 //! runtime                                            └─▶ UploadPart … (up to three at a time)
 //! ```
 //!
-//! Also a resumed upload reads the whole body again: that costs little beside sending it, and proves
-//! that the parts at the server are those of this body.
+//! A resumed upload also reads the complete body again. That costs little compared with sending it,
+//! and proves that the server's parts belong to this body.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -31,12 +31,12 @@ use super::problem::{Refusal, sorted};
 use super::put::{check_length, conflict, content_type, fill, forget, is_same, settle};
 use crate::{ObjectKey, Receipt, StoreError};
 
-/// Usual size of a part. S3 wants 5 MiB at least.
+/// Usual size of a part. S3 requires 5 MiB or more.
 pub(super) const PART_SIZE: u64 = 8 << 20;
 /// S3 takes 10,000.
 const MOST_PARTS: u64 = 9_900;
-/// All buffers together: those on their way and the one that is read into. Only a bundle above 155 GiB
-/// has parts of more than 16 MiB. Two of them do not fit into memory, so it goes part by part.
+/// Maximum size of all buffers: those being sent and the one being filled. Only bundles above 155 GiB
+/// have parts of more than 16 MiB. Two of these do not fit, so they are sent one at a time.
 const MEMORY: u64 = 32 << 20;
 
 fn part_size(len: u64) -> u64 {
@@ -50,7 +50,7 @@ struct Upload<'b> {
     bucket: &'b Arc<Bucket>,
     key: &'b ObjectKey,
     begun: Begun,
-    /// What an earlier process brought there.
+    /// Parts that an earlier process sent.
     known: BTreeMap<i32, UploadedPart>,
     journal: Journal,
     done: BTreeMap<i32, UploadedPart>,
@@ -68,8 +68,8 @@ pub(super) fn put(
     let result = sent.and_then(|receipt| upload.complete(receipt));
     match &result {
         Ok(_) => forget(path),
-        // With a journal the next try goes on: after a store that does not answer, and after
-        // credentials that ran out in the middle.
+        // With a journal, the next attempt resumes after a store that does not answer, and after
+        // credentials that expired.
         Err(
             StoreError::Unreachable { .. }
             | StoreError::Stopped
@@ -86,7 +86,7 @@ pub(super) fn put(
     result
 }
 
-/// Finds the upload of the journal at the server, or begins another.
+/// Finds the journal's upload on the server, or starts another.
 fn begin<'b>(
     bucket: &'b Arc<Bucket>,
     key: &'b ObjectKey,
@@ -118,7 +118,7 @@ fn begin<'b>(
     })
 }
 
-/// Those of the noted parts that the server has; `None` where it does not know the upload.
+/// The recorded parts that the server has; `None` if it does not know the upload.
 fn at_server(
     bucket: &Bucket,
     key: &ObjectKey,
@@ -137,7 +137,8 @@ fn at_server(
             .set_part_number_marker(marker.clone());
         let page = match bucket.wait(request.send()) {
             Ok(page) => page,
-            // Asked again it would say the same: the parts are sent again, and the old ones still cost money.
+            // A retry would fail again: the parts are sent again, and the old ones still cost money, so they
+            // are aborted.
             Err(error) if Refusal::of(&error).is_some_and(|refusal| refusal.is_gibberish()) => {
                 let _ = bucket.abort(&begun.key, &begun.upload);
                 return Ok(None);
@@ -199,19 +200,19 @@ fn create(bucket: &Bucket, key: &ObjectKey, wanted: Begun) -> Result<Begun, Stor
     let Some(upload) = answer.upload_id().filter(|id| !id.is_empty()) else {
         return Err(StoreError::Unreachable {
             place: bucket.place.clone(),
-            problem: "it began an upload and gave it no id".to_owned(),
+            problem: "it started an upload without returning an id".to_owned(),
         });
     };
     Ok(Begun {
         upload: upload.to_owned(),
-        // Who does not repeat it has not understood it, and checks nothing.
+        // A server that does not return the checksum did not check it.
         crc64: with_crc && answer.checksum_algorithm() == Some(&ChecksumAlgorithm::Crc64Nvme),
         ..wanted
     })
 }
 
 impl Upload<'_> {
-    /// Sends what is not there yet.
+    /// Sends the missing parts.
     fn send(&mut self, body: &mut dyn Read) -> Result<Receipt, StoreError> {
         let Begun { len, part_size, .. } = self.begun;
         let most = usize::try_from((MEMORY / part_size).saturating_sub(1)).unwrap_or(1);
@@ -254,7 +255,7 @@ impl Upload<'_> {
         while !flying.is_empty() {
             self.land(&mut flying, &mut buffers)?;
         }
-        // The etag's rule is about MD5s, and those of the parts are their etags.
+        // The etag rule uses MD5s, and the parts' etags are their MD5s.
         let md5s: Option<Vec<_>> = self
             .done
             .values()
@@ -263,7 +264,7 @@ impl Upload<'_> {
         Ok(Receipt {
             digests: body.digests(),
             crc64: Some(whole),
-            // Only etags that were compared with MD5s of ours say something about the bytes.
+            // Only etags that were compared with our MD5s prove something about the bytes.
             etag: md5s
                 .filter(|_| !self.begun.crc64 && self.bucket.has_md5_etags())
                 .map(|md5s| multipart_etag(&md5s)),
@@ -280,7 +281,8 @@ impl Upload<'_> {
             return Ok(());
         };
         let landed = self.landed(landed, buffers);
-        // The others are nearly there: what arrives need not be sent again by the next try.
+        // The other parts are nearly complete, and the next attempt need not send those that
+        // arrive.
         while landed.is_err()
             && let Some(other) = self.bucket.wait(flying.join_next())
         {
@@ -289,7 +291,7 @@ impl Upload<'_> {
         landed
     }
 
-    /// Notes a part that has arrived.
+    /// Records a part that arrived.
     fn landed(
         &mut self,
         landed: Result<Result<(UploadedPart, Bytes), StoreError>, JoinError>,
@@ -303,14 +305,14 @@ impl Upload<'_> {
         })?;
         self.journal.finished(&part);
         self.done.insert(part.number, part);
-        // Its last user gives the buffer back; else the allocator does.
+        // The last user returns the buffer; otherwise the allocator frees it.
         if buffer.is_unique() {
             buffers.push(Vec::from(buffer));
         }
         Ok(())
     }
 
-    /// Makes the parts an object.
+    /// Completes the upload: the parts become an object.
     fn complete(&self, receipt: Receipt) -> Result<Receipt, StoreError> {
         let (bucket, key) = (self.bucket, self.key);
         // For servers that ignore `If-None-Match`.
@@ -361,7 +363,7 @@ impl Upload<'_> {
                 with_condition = false;
                 continue;
             }
-            // A try whose answer was lost may have done it.
+            // An earlier attempt whose answer was lost may have succeeded.
             if refusal.code == "NoSuchUpload" && bucket.head(key)?.is_some() {
                 return settle(bucket, key, receipt);
             }
@@ -375,14 +377,14 @@ impl Upload<'_> {
     }
 }
 
-/// What a part needs on its way.
+/// The data for sending a part.
 struct Sender {
     client: Client,
     bucket: String,
     place: String,
     shown: String,
     begun: Begun,
-    /// Whether etags are MD5s: those of objects encrypted with a key of KMS are not.
+    /// Whether etags are MD5s: those of objects encrypted with a KMS key are not.
     has_md5_etags: bool,
 }
 
@@ -424,7 +426,7 @@ impl Sender {
         };
         let etag = answer.e_tag().map(bare_etag).unwrap_or_default();
         if etag.is_empty() {
-            return Err(wrong("it is said to be there, without an etag"));
+            return Err(wrong("the server reports it, but without an etag"));
         }
         let crc = answer.checksum_crc64_nvme().map(parse_crc64);
         if self.begun.crc64 && crc.is_some_and(|crc| crc != Some(part.crc64)) {

@@ -14,22 +14,22 @@ use super::answer::Answer;
 use crate::error::{CONNECTION_REFUSED, TIMED_OUT, UNKNOWN_HOST};
 use crate::{EndpointProblem, StoreError};
 
-/// Longest text of a server that is kept, in characters.
+/// Maximum length of a server's text, in characters.
 const LONGEST: usize = 300;
 
-/// Text of a server, harmless.
+/// A server's text, escaped.
 pub(super) fn harmless(text: &str) -> String {
     let short: String = text.chars().take(LONGEST).collect();
     RawText::from(short.as_str()).to_string()
 }
 
-/// The last causes of an error, which say most.
+/// The innermost causes of an error, which say most.
 fn deepest(error: &dyn Error) -> String {
     let mut texts: Vec<String> = Vec::new();
     let mut at = Some(error);
     while let Some(error) = at {
         let text = error.to_string();
-        // Some layers repeat what is below them.
+        // Some layers repeat the message of the layer below.
         if texts.last() != Some(&text) {
             texts.push(text);
         }
@@ -39,7 +39,7 @@ fn deepest(error: &dyn Error) -> String {
     harmless(&texts.split_off(keep).join(": "))
 }
 
-/// What a server refused with.
+/// A server's refusal.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Refusal {
     pub(super) status: u16,
@@ -48,7 +48,7 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// Of an error; `None` where no server answered.
+    /// The refusal in an error; `None` if no server answered.
     pub(super) fn of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<Self> {
         let SdkError::ServiceError(service) = error else {
             return None;
@@ -67,7 +67,7 @@ impl Refusal {
         })
     }
 
-    /// Whether the server does not know what it was asked for, rather than refuse it.
+    /// Whether the server does not know the operation, rather than refusing it.
     pub(super) fn is_ignorance(&self) -> bool {
         self.status == 501
             || matches!(
@@ -76,13 +76,13 @@ impl Refusal {
             )
     }
 
-    /// Whether it answered success, and in a way that says nothing: some servers give another root
-    /// element to answers that few ask for.
+    /// Whether it answered success with an unusable body: some servers use another root element for
+    /// rarely used answers.
     pub(super) fn is_gibberish(&self) -> bool {
         (200..300).contains(&self.status) && self.code.is_empty()
     }
 
-    /// Whether a condition (`If-Match`, `If-None-Match`) did not hold.
+    /// Whether a condition (`If-Match`, `If-None-Match`) failed.
     pub(super) fn is_precondition(&self) -> bool {
         matches!(self.status, 409 | 412)
             && matches!(
@@ -91,7 +91,8 @@ impl Refusal {
             )
     }
 
-    /// Whether its message blames the time of the request, as servers do that have no code for it.
+    /// Whether its message blames the time of the request, as some servers without a code for it
+    /// do.
     fn is_about_time(&self) -> bool {
         let message = self.message.to_ascii_lowercase();
         [
@@ -105,7 +106,7 @@ impl Refusal {
         .any(|words| message.contains(words))
     }
 
-    /// Whether it can mean that the clocks differ, and does not say so.
+    /// Whether a clock difference is a possible but unstated cause.
     fn may_be_about_time(&self) -> bool {
         matches!(self.status, 400 | 401 | 403)
             && matches!(
@@ -124,7 +125,7 @@ impl Refusal {
     }
 }
 
-/// Sorts an error about `path` at `place`.
+/// Converts an error about `path` at `place`.
 pub(super) fn sorted<E>(error: SdkError<E, HttpResponse>, place: &str, path: &str) -> StoreError
 where
     E: ProvideErrorMetadata + Error + 'static,
@@ -153,8 +154,8 @@ where
     }
 }
 
-/// What kept a request from being answered. The TLS library and the resolver put their reasons into
-/// texts; the tests run against real peers, so that a change of those texts is noticed.
+/// Why a request got no answer. The TLS library and the resolver give their reasons as text; the
+/// tests use real peers, so that a change of these texts is noticed.
 fn not_reached<E>(error: &SdkError<E, HttpResponse>, place: String, problem: String) -> StoreError
 where
     E: Error + 'static,
@@ -299,7 +300,7 @@ fn refused<E>(
     }
 }
 
-/// What was tried where no credentials were found.
+/// The sources that were tried if no credentials were found.
 fn missing_credentials(error: &(dyn Error + 'static)) -> Option<String> {
     let mut at = Some(error);
     while let Some(error) = at {

@@ -1,9 +1,9 @@
-//! Which AWS profile is used, and whether it exists.
+//! Determines which AWS profile is used, and checks that it exists.
 //!
-//! As in the AWS CLI (measured with 1.46.3; <https://github.com/aws/aws-cli/issues/113>,
-//! <https://github.com/boto/botocore/pull/486>): an explicit `--profile`, here `?profile=`, takes precedence
-//! over AWS_ACCESS_KEY_ID; AWS_PROFILE does not; a profile that is named either way and does not exist is an
-//! error, also if there are keys in the environment. The SDK for Rust would use those keys and say nothing.
+//! The rules are those of the AWS CLI (measured with 1.46.3; <https://github.com/aws/aws-cli/issues/113>,
+//! <https://github.com/boto/botocore/pull/486>). An explicit `--profile`, here `?profile=`, takes precedence
+//! over AWS_ACCESS_KEY_ID; AWS_PROFILE does not. A profile that is named either way and does not exist is an
+//! error, even with keys in the environment. The Rust SDK would silently use those keys.
 
 use std::fs;
 use std::io;
@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 
 use crate::StoreError;
 
-/// A file of the AWS CLI: where it is, and whether its sections are called `profile NAME`.
+/// A file of the AWS CLI: its path, and whether its sections are named `profile NAME`.
 struct ProfileFile {
     path: PathBuf,
     is_config: bool,
 }
 
-/// Checks that the profile exists which the URL or else AWS_PROFILE names.
+/// Checks that the profile named by the URL, otherwise by AWS_PROFILE, exists.
 ///
 /// # Errors
 /// [`StoreError::NoProfile`], or if a file cannot be read.

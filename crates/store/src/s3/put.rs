@@ -1,4 +1,4 @@
-//! One object into the bucket, without replacing another: in one request if it is small.
+//! Puts one object into the bucket without replacing another: in one request if it is small.
 
 use std::fs;
 use std::io::{self, Read};
@@ -26,7 +26,7 @@ pub(super) fn put(
     journal: Option<&Path>,
 ) -> Result<Receipt, StoreError> {
     bucket.must_exist()?;
-    // An earlier try of ours whose end we did not see, or another agent with the same dump.
+    // An earlier attempt of ours whose answer was lost, or another agent with the same dump.
     if let Some(head) = bucket.head(key)? {
         if head.stat.size != len {
             return Err(conflict(key));
@@ -50,14 +50,14 @@ pub(super) fn conflict(key: &ObjectKey) -> StoreError {
     }
 }
 
-/// Removes a journal that is done with. One that stays does no harm: it names an upload that is gone.
+/// Removes a finished journal. A leftover is harmless: it names an upload that no longer exists.
 pub(super) fn forget(journal: Option<&Path>) {
     if let Some(path) = journal {
         let _ = fs::remove_file(path);
     }
 }
 
-/// An error of the body, which is not the store's.
+/// An error of the body, not of the store.
 pub(super) fn body_failed(key: &ObjectKey, error: io::Error) -> StoreError {
     match error.downcast::<StoreError>() {
         Ok(error) => error,
@@ -68,7 +68,7 @@ pub(super) fn body_failed(key: &ObjectKey, error: io::Error) -> StoreError {
     }
 }
 
-/// Fills `buffer` as far as the body goes.
+/// Fills `buffer` from the body, up to its end.
 pub(super) fn fill(
     key: &ObjectKey,
     body: &mut dyn Read,
@@ -86,7 +86,7 @@ pub(super) fn fill(
     Ok(done)
 }
 
-/// The body must be as long as was announced; `found` bytes of it were read.
+/// The body must have the announced length; `found` bytes were read.
 pub(super) fn check_length(
     key: &ObjectKey,
     body: &mut dyn Read,
@@ -126,7 +126,7 @@ fn receipt_of(key: &ObjectKey, body: &mut dyn Read, len: u64) -> Result<Receipt,
     })
 }
 
-/// Whether an object has the bytes of a receipt; reads it where the server has no checksum.
+/// Whether an object has the bytes of a receipt; reads the object if the server has no checksum.
 pub(super) fn is_same(
     bucket: &Arc<Bucket>,
     key: &ObjectKey,
@@ -148,7 +148,7 @@ pub(super) fn is_same(
     Ok(found == receipt.digests)
 }
 
-/// After the server said that another writer was faster.
+/// After the server reported that another writer was faster.
 pub(super) fn settle(
     bucket: &Arc<Bucket>,
     key: &ObjectKey,
@@ -157,7 +157,7 @@ pub(super) fn settle(
     let Some(head) = bucket.head(key)? else {
         return Err(StoreError::Unreachable {
             place: bucket.place.clone(),
-            problem: format!("{key} is said to exist, and does not"),
+            problem: format!("the server reports that {key} exists, but it does not"),
         });
     };
     if is_same(bucket, key, &head, &receipt)? {
@@ -211,7 +211,8 @@ fn put_whole(
         if with_condition && refusal.is_precondition() {
             return settle(bucket, key, receipt);
         }
-        // Servers that do not know a header say so in several ways: one after the other is left out.
+        // Servers reject unknown headers in several ways, so the headers are omitted one after the
+        // other.
         if refusal.is_ignorance() && with_condition {
             with_condition = false;
         } else if refusal.is_ignorance() && with_crc {
@@ -231,13 +232,13 @@ pub(super) fn content_type(key: &ObjectKey) -> &'static str {
 }
 
 impl Bucket {
-    /// Keeps what was found out about the server, once it has worked.
+    /// Stores what was learned about the server, once a request succeeded.
     pub(super) fn learn(&self, conditional: bool, crc64: bool) {
         self.conditional.store(conditional, Ordering::Relaxed);
         self.crc64.store(crc64, Ordering::Relaxed);
     }
 
-    /// Those of objects that are encrypted with a key of KMS are none.
+    /// Etags of objects that are encrypted with a KMS key are not MD5.
     pub(super) fn has_md5_etags(&self) -> bool {
         self.options.sse.as_deref() != Some("aws:kms")
     }

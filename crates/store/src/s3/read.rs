@@ -1,7 +1,8 @@
-//! Ranges of one object, which stays the same object: handed out as they arrive, or read at any place.
+//! Reads ranges of one version of an object, as a stream or at random offsets.
 //!
-//! Small reads are served from a few windows. One that is read on and on grows, so that a whole object
-//! is read in few requests; other reads cost what they ask for, and a zip's directory one request.
+//! Small reads are served from a few buffered windows. A window that is read sequentially grows, so
+//! that a complete object takes few requests. Other reads request only what they need, and a zip's
+//! directory takes one request.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,17 +17,18 @@ use super::Bucket;
 use super::problem::{Refusal, sorted};
 use crate::{ObjectKey, ObjectStat, StoreError};
 
-/// First window: a zip's directory and a page table fit.
+/// Size of the first window: a zip's directory and a page table fit.
 const SMALLEST_WINDOW: u64 = 64 << 10;
 /// Largest window.
 const LARGEST_WINDOW: u64 = 4 << 20;
-/// Windows that are kept: the zip's directory, a table, and some places of the core.
+/// Number of cached windows: the zip's directory, a table, and some places of the core.
 const WINDOWS: usize = 6;
-/// Reads that follow one another before more is read than asked for.
+/// Number of sequential reads before read-ahead starts.
 const STREAK: u32 = 2;
-/// Who asks for so much at once knows what is needed, and keeps it.
+/// A caller that requests this much at once knows what it needs, and buffers it itself.
 const EXACT: usize = 512 << 10;
-/// Pauses between consecutive tries that brought no byte; the last is followed by one more try.
+/// Pauses between consecutive attempts that returned no bytes; after the last one, there is one
+/// more attempt.
 const PAUSES: [Duration; 6] = [
     Duration::from_millis(200),
     Duration::from_millis(400),
@@ -35,13 +37,13 @@ const PAUSES: [Duration; 6] = [
     Duration::from_secs(3),
     Duration::from_secs(5),
 ];
-/// How often who waits for bytes is asked whether it still wants them.
+/// How often a waiting caller is asked whether to continue.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Takes the bytes of a range in order; nothing from time to time. Breaks when it wants no more.
+/// Receives the bytes of a range in order, and an empty slice from time to time. Breaks to stop.
 pub(super) type Sink<'s> = dyn FnMut(&[u8]) -> ControlFlow<()> + 's;
 
-/// Hands `range` of an object to `sink`; a request that is cut is followed by one for the rest.
+/// Passes `range` of an object to `sink`. If a request breaks off, another one continues.
 pub(super) fn stream(
     bucket: &Bucket,
     key: &ObjectKey,
@@ -79,7 +81,7 @@ fn wait(pause: Duration, sink: &mut Sink<'_>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// One request; `at` grows by what arrived, also when it is cut.
+/// One request; `at` advances by the received bytes, also if it breaks off.
 fn request(
     bucket: &Bucket,
     key: &ObjectKey,
@@ -120,7 +122,7 @@ fn request(
                     _ => sorted(error, &bucket.place, key.as_str()),
                 },
             )?;
-        // A server that does not know ranges sends everything: only right from the beginning.
+        // A server without ranges sends everything, which is only right from the start.
         let expected = format!("bytes {start}-{last}/");
         let is_range = answer
             .content_range()
@@ -128,7 +130,7 @@ fn request(
         if !is_range && start != 0 {
             return Err(cut("the answer is not the range that was asked for"));
         }
-        // Not every server heeds `If-Match`.
+        // Not every server honours `If-Match`.
         if let (Some(wanted), Some(found)) = (etag, answer.e_tag())
             && super::bare_etag(found) != wanted
         {
@@ -162,7 +164,7 @@ fn request(
     })
 }
 
-/// Reads an object at any place.
+/// Reads an object at any offset.
 pub(super) struct RangeReader {
     bucket: Arc<Bucket>,
     key: ObjectKey,
@@ -177,7 +179,7 @@ pub(super) struct RangeReader {
 struct Window {
     offset: u64,
     bytes: Bytes,
-    /// Length of the next one when reading goes on at this one's end, and how often it did.
+    /// Length of the next window if reading continues at the end of this one, and how often it did.
     next: u64,
     streak: u32,
 }
@@ -187,7 +189,7 @@ impl Window {
         self.offset.saturating_add(self.bytes.len() as u64)
     }
 
-    /// Fills `buf` from `offset` on, as far as it goes.
+    /// Fills `buf` from `offset` on, up to the end of the object.
     fn copy(&self, offset: u64, buf: &mut [u8]) -> usize {
         let at = offset
             .checked_sub(self.offset)
@@ -212,7 +214,7 @@ impl RangeReader {
         }
     }
 
-    /// Reads exactly `buf`, which lies within the object.
+    /// Reads exactly `buf.len()` bytes, which are within the object.
     fn fetch(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let end = offset.saturating_add(buf.len() as u64);
         let mut rest = buf;
@@ -232,7 +234,7 @@ impl RangeReader {
         .map_err(io::Error::other)
     }
 
-    /// Copies what a window has, from `offset` on.
+    /// Copies bytes from a window, starting at `offset`.
     fn copy_known(&self, offset: u64, buf: &mut [u8]) -> usize {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         for index in (0..windows.len()).rev() {
@@ -247,7 +249,7 @@ impl RangeReader {
         0
     }
 
-    /// Makes a window from `offset` on that holds `wanted` bytes at least.
+    /// Creates a window at `offset` that holds `wanted` bytes or more.
     fn window(&self, offset: u64, wanted: u64) -> io::Result<Window> {
         let before = {
             let windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);

@@ -231,7 +231,7 @@ fn references_mean_one_dump() {
 fn zip_of_ibm_is_a_dump_without_manifest() {
     let house = House::new();
     let name = "3fa85f64-5717-4562-b3fc-2c963f66afa6-dump-1700000000-my-pod-0-server-7-11";
-    // Any of our bundles will do: the catalog looks at the name.
+    // Any of our bundles is suitable: the catalog only reads names.
     let mut zip = Vec::new();
     house.bundle(manifest()).write_to(&mut zip).unwrap();
     house
@@ -255,7 +255,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn every_manifest_has_a_key_that_tells_it_again(
+    fn manifest_key_round_trips_its_facts(
         namespace in proptest::option::of(".{0,300}"),
         pod in proptest::option::of(".{0,300}"),
         exe in proptest::collection::vec(any::<u8>(), 0..300),
@@ -298,7 +298,7 @@ proptest! {
     }
 }
 
-/// Counts what is asked of a store.
+/// Counts the requests to a store.
 struct Counting<'s> {
     store: &'s DirectoryStore,
     lists: AtomicUsize,
@@ -350,7 +350,7 @@ impl Store for Counting<'_> {
     }
 }
 
-/// A house with three dumps on each of nine days, and one of IBM's.
+/// A store with three dumps on each of nine days, and one of IBM's.
 fn nine_days() -> (House, PathBuf) {
     let house = House::new();
     for day in 1..10 {
@@ -372,7 +372,7 @@ fn nine_days() -> (House, PathBuf) {
 }
 
 #[test]
-fn a_time_lists_the_days_that_it_means_and_what_has_no_day() {
+fn catalog_lists_only_matching_days_and_keys_without_a_day() {
     let (house, _) = nine_days();
     let store = Counting::new(&house.store);
     let time = |text: &str| Some(text.parse().unwrap());
@@ -399,7 +399,7 @@ fn a_time_lists_the_days_that_it_means_and_what_has_no_day() {
 }
 
 #[test]
-fn the_newest_are_found_without_the_others() {
+fn catalog_finds_the_newest_without_listing_the_others() {
     let (house, _) = nine_days();
     let store = Counting::new(&house.store);
     let catalog = Catalog::new(&store);
@@ -421,7 +421,7 @@ fn the_newest_are_found_without_the_others() {
 }
 
 #[test]
-fn a_manifest_is_read_once_as_long_as_it_stays_the_same() {
+fn catalog_reads_an_unchanged_manifest_once() {
     let (house, _) = nine_days();
     let store = Counting::new(&house.store);
     let directory = tempfile::tempdir().unwrap();
@@ -465,7 +465,7 @@ fn pages_hold_what_a_search_finds_with_the_newest_day_first() {
 }
 
 #[test]
-fn names_longer_than_a_key_holds_are_compared_whole() {
+fn catalog_compares_complete_names_that_a_key_shortened() {
     let house = House::new();
     let namespace = |end: char| format!("{}{end}{}", "n".repeat(50), "z".repeat(12));
     let pod = |end: &str| format!("{}-{end}", "checkout-".repeat(12));

@@ -59,7 +59,7 @@ fn many_writers_of_one_key_agree_on_one_content() {
             .map(|writer| writer.join().unwrap())
             .collect()
     });
-    // All of one content succeed, all of the other conflict.
+    // All writers of one content succeed, all writers of the other get a conflict.
     assert_eq!(outcomes.iter().filter(|good| **good).count(), 4);
     assert_eq!(house.files(), 1);
 }
@@ -109,7 +109,7 @@ fn pipes_and_directories_are_no_objects() {
 }
 
 #[test]
-fn listing_takes_a_prefix_and_stops_when_told() {
+fn listing_filters_by_prefix_and_stops_on_request() {
     let house = House::new();
     for name in ["a/1", "a/2", "ab/3", "b"] {
         house.store.put(&key(name), &mut &b""[..], 0).unwrap();
@@ -147,7 +147,7 @@ fn listing_of_a_level_and_after_a_key() {
 }
 
 #[test]
-fn a_reader_is_pinned_to_what_was_looked_at() {
+fn reader_is_pinned_to_the_version_in_its_stat() {
     let house = House::new();
     let key = key("a/b");
     house.store.put(&key, &mut &b"one"[..], 3).unwrap();

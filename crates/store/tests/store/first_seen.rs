@@ -1,4 +1,4 @@
-//! When crashes were first seen: what writers leave, what readers make of it, and what it costs.
+//! The index of first times: what writers store, what readers derive from it, and what it costs.
 
 use std::collections::HashMap;
 
@@ -71,7 +71,7 @@ fn first_seen_ignores_the_time_filter_and_outlives_the_dump() {
     let dump = Catalog::new(&house.store).resolve(&oldest.to_string());
     remove_dump(&house.store, &dump.unwrap()).unwrap();
     assert_eq!(house.first(OLD, None), (second(first), Reach::Whole));
-    // Without a filter it counts as well.
+    // It also counts without a filter.
     let now = Timestamp::now();
     let options = SurveyOptions { enough: None, now };
     let survey = Catalog::new(&house.store).survey(&Query::default(), options);
@@ -85,7 +85,7 @@ fn first_seen_takes_the_minimum_of_writers_out_of_order() {
     house.crash(OLD, late);
     house.crash(OLD, early);
     house.crash(OLD, hours_ago(4));
-    // One for each time that was the oldest when it came.
+    // One object for each time that was the oldest at its arrival.
     assert_eq!(keys(&house.store, "first-seen/aaaaaaaa").len(), 2);
     assert_eq!(house.first(OLD, None).0, second(early));
 }
@@ -101,15 +101,16 @@ fn store_from_before_the_index_is_looked_back_and_says_how_far() {
     house.crash(NEW, last);
     let markers = keys(&house.store, "first-seen/since");
     assert!(!markers[0].contains("1970"), "{markers:?}");
-    // It has dumps that are older than is looked back: the times may be too late, and say so.
+    // The store has dumps that are older than the search goes: times may be too late, and are
+    // marked so.
     let (first, reach) = house.first(OLD, None);
     assert_eq!(first, second(old));
     assert!(matches!(reach, Reach::Since(since) if since > ancient && since < old));
-    // To know that a crash is not new it is enough, for the others it is not.
+    // That is enough to know that a crash is not new, but not for others.
     let day = Some(hours_ago(24));
     assert_eq!(house.first(OLD, day).0, second(old));
     assert!(matches!(house.first(NEW, day).1, Reach::Since(_)));
-    // A caller that has listed all completes the index.
+    // A caller that has listed all dumps completes the index.
     let catalog = Catalog::new(&house.store);
     let all = catalog.find(&Query::default()).unwrap();
     assert_eq!(
@@ -172,7 +173,7 @@ fn hostile_objects_of_the_index_do_no_harm() {
     };
     Catalog::new(&house.store).pages(&mut count).unwrap();
     assert_eq!(paged, 1);
-    // A writer that has forgotten everything finds its way past them or adds one object.
+    // A writer with an empty cache ignores them or adds one object.
     house.crash(NEW, hours_ago(1));
     assert_eq!(house.first(NEW, None), (second(last), Reach::Whole));
 }
@@ -184,13 +185,13 @@ fn dumps_without_a_usable_fingerprint_are_not_indexed() {
     for odd in ["", "0123", "ABCDEF0123456789", "since_00", "../../../x"] {
         house.ship(|manifest| manifest.fingerprint = Some(odd.to_owned()));
     }
-    // A clock that is ahead would make a crash look new for ever.
+    // With a clock that is ahead, a crash would look new for ever.
     house.crash(NEW, Timestamp::now() + SignedDuration::from_hours(5));
     let index = keys(&house.store, "first-seen/");
     assert_eq!(index, ["first-seen/since_19700101T000000Z"]);
 }
 
-/// Refuses writes below `first-seen/` while the test asks for it.
+/// Refuses writes below `first-seen/` while the test requests it.
 struct Refusing<'s> {
     inner: &'s DirectoryStore,
     refuses: std::sync::atomic::AtomicBool,
@@ -263,9 +264,9 @@ fn index_that_cannot_be_written_fails_no_shipment_and_is_written_later() {
     send(OLD, hours_ago(1));
     let index = FirstSeenIndex::read(&house.store, Timestamp::now()).unwrap();
     assert_eq!(index.first("aaaaaaaa"), second(first));
-    // The store had a dump that the index did not know: it does not claim to know all.
+    // The store had a dump that the index lacked, so it is not marked as complete.
     assert!(!index.is_whole() && index.since().is_some());
-    // A fingerprint is looked up once.
+    // Each fingerprint is looked up once.
     for _ in 0..5 {
         send(OLD, hours_ago(1));
     }

@@ -1,4 +1,4 @@
-//! Dumps into a directory store and out of it, with bodies that fail, files that lie and names that attack.
+//! Stores and retrieves dumps in a directory store, with failing bodies, lying files and hostile names.
 
 // A failed test or task may panic; nothing of this ships.
 #![allow(
@@ -210,7 +210,7 @@ fn damaged_spool_entry_is_blamed_and_leaves_nothing() {
     assert_eq!(house.files(), 0);
 }
 
-/// Says that all is well and keeps something else, or nothing.
+/// Acknowledges an object but stores something else, or nothing.
 struct Liar<'s> {
     inner: &'s DirectoryStore,
     puts: AtomicUsize,
@@ -250,7 +250,7 @@ fn store_that_keeps_other_bytes_is_caught() {
         let bundle = house.bundle(manifest());
         let error = ship(&liar, &bundle).unwrap_err();
         assert!(matches!(error, ShipError::Verify { .. }), "{error}");
-        // A damaged zip is never followed by the manifest that would make it a dump, and does not block the next try.
+        // A damaged zip is never committed by a manifest, and does not block the next attempt.
         assert_eq!(house.find(&Query::default()).len(), 0);
         assert_eq!(house.files(), left);
         ship(&liar, &bundle).unwrap();

@@ -1,4 +1,4 @@
-//! The challenge of a registry and the token that answers it.
+//! Parses a registry's authentication challenge and requests a token.
 
 use std::io::Read;
 
@@ -9,7 +9,7 @@ use super::credentials::Credential;
 use super::transport::{Request, Security, Transport, follow, origin_of};
 use crate::PullError;
 
-/// Redirects on the way to a token.
+/// Maximum redirects on the way to a token.
 const MAX_REDIRECTS: usize = 5;
 /// No token is larger.
 const MAX_TOKEN: u64 = 1 << 20;
@@ -25,7 +25,7 @@ pub(crate) enum Challenge {
     },
 }
 
-/// The challenges of a header that we can answer.
+/// The challenges in a header that we support.
 pub(crate) fn challenges(headers: &http::HeaderMap) -> Vec<Challenge> {
     let lines = headers.get_all("www-authenticate").iter();
     lines
@@ -55,7 +55,7 @@ fn challenge(line: &str) -> Option<Challenge> {
     })
 }
 
-/// `a="b, c", d=e` with backslashes inside quotes.
+/// Parses `a="b, c", d=e`, with backslashes inside quotes.
 fn parameters(text: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut chars = text.chars().peekable();
@@ -91,15 +91,15 @@ pub(crate) fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", base64_simd::STANDARD.encode_to_string(pair))
 }
 
-/// The registry that wants a token.
+/// The registry that requires a token.
 pub(crate) struct Asker<'a> {
     pub(crate) registry: &'a str,
     pub(crate) repository: &'a str,
-    /// How the registry itself is spoken to: its token server is not trusted with less.
+    /// The transport security of the registry; its token server must not have less.
     pub(crate) security: Security,
 }
 
-/// Gets a token for reading one repository.
+/// Requests a token for reading one repository.
 pub(crate) fn token(
     transport: &Transport,
     asker: &Asker<'_>,
@@ -148,7 +148,7 @@ pub(crate) fn token(
             Some(("https", _)) => Security::Verified,
             Some(("http", _)) if asker.security == Security::Plain || !secret => Security::Plain,
             Some(("http", _)) => return Err(redirect("a password to a server without TLS")),
-            _ => return Err(redirect("to an address that is none")),
+            _ => return Err(redirect("to an invalid address")),
         };
         let request = Request {
             url: &url,
@@ -164,9 +164,9 @@ pub(crate) fn token(
                 .get("location")
                 .and_then(|value| value.to_str().ok());
             let next = location.and_then(|location| follow(&url, location));
-            let next = next.ok_or_else(|| redirect("to an address that is none"))?;
+            let next = next.ok_or_else(|| redirect("to an invalid address"))?;
             if origin_of(&next) != origin_of(&url) {
-                // Only the server that was named sees a password.
+                // The password is only sent to the named server.
                 headers.retain(|(name, _)| *name != "authorization");
                 if form.is_some() {
                     return Err(redirect("a password to another server"));
@@ -206,7 +206,7 @@ pub(crate) fn token(
             }
             401 | 403 => Err(denied(match secret {
                 true => "its token server refuses our credentials".to_owned(),
-                false => "its token server wants credentials".to_owned(),
+                false => "its token server requires credentials".to_owned(),
             })),
             status => Err(PullError::Status {
                 registry: asker.registry.to_owned(),
@@ -219,7 +219,7 @@ pub(crate) fn token(
     Err(redirect("without an end on the way to a token"))
 }
 
-/// For a query or a form.
+/// Encodes for a query or a form.
 fn escaped(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {

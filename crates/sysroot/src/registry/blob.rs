@@ -1,4 +1,4 @@
-//! A blob as a stream: goes on where a broken connection left it, and ends well only if its digest is right.
+//! Reads a blob as a stream: resumes broken connections, and succeeds only if the digest is right.
 
 use std::io::{self, Read};
 
@@ -9,12 +9,12 @@ use crate::digest::RunningDigest;
 use crate::scan::Stopped;
 use crate::{Digest, ImageReference, PullError};
 
-/// Broken connections in a row that brought nothing new.
+/// Maximum consecutive broken connections without progress.
 const MAX_FRUITLESS: u32 = 3;
 /// Broken connections at all.
 const MAX_BROKEN: u32 = 64;
 
-/// Reads one blob from its beginning to its end.
+/// Reads one blob from start to end.
 pub(crate) struct BlobReader<'r> {
     registry: &'r Registry,
     image: &'r ImageReference,
@@ -30,7 +30,8 @@ pub(crate) struct BlobReader<'r> {
 }
 
 impl<'r> BlobReader<'r> {
-    /// Nothing is asked for before the first read. `stop` is asked before each, with the bytes that are left.
+    /// The first read sends the first request. `stop` is called before each read, with the number of
+    /// remaining bytes.
     pub(crate) fn new(
         registry: &'r Registry,
         image: &'r ImageReference,
@@ -53,7 +54,7 @@ impl<'r> BlobReader<'r> {
         }
     }
 
-    /// Bytes that are still to come.
+    /// Number of remaining bytes.
     pub(crate) fn left(&self) -> u64 {
         self.size.saturating_sub(self.at)
     }
@@ -83,7 +84,7 @@ impl<'r> BlobReader<'r> {
         let skip = match (self.at, status, starts_at) {
             (0, _, _) => 0,
             (at, 206, Some(start)) if start == at => 0,
-            // One that does not know ranges begins again.
+            // A server without ranges starts over.
             (at, 200, _) => at,
             _ => {
                 return Err(PullError::Malformed {
@@ -110,7 +111,7 @@ impl<'r> BlobReader<'r> {
         }
     }
 
-    /// Whether all of it came and it is what it should be.
+    /// Whether everything arrived and is right.
     fn at_end(&mut self) -> Result<(), PullError> {
         let found = self.running.clone().finish();
         match found == self.digest {
@@ -182,7 +183,7 @@ impl Read for BlobReader<'_> {
 }
 
 impl Registry {
-    /// Bytes `first..first + length` of a blob; `None` where the registry does not know ranges.
+    /// Bytes `first..first + length` of a blob; `None` if the registry does not support ranges.
     pub(crate) fn range(
         &self,
         image: &ImageReference,

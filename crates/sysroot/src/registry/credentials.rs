@@ -1,8 +1,8 @@
-//! Who we are to a registry: the files and programs in which docker and podman keep passwords.
+//! Finds registry credentials in the files and helper programs of docker and podman.
 //!
-//! Looked at in this order, the first that knows the registry answers: the file that was given (also an
-//! image pull secret as `kubectl get secret -o json` or `-o yaml` prints it), `REGISTRY_AUTH_FILE`,
-//! podman's `auth.json`, docker's `config.json`. Nothing of this is ever written to a log.
+//! Order of precedence: the file that the user named (also an image pull secret in the format of
+//! `kubectl get secret -o json` or `-o yaml`), `REGISTRY_AUTH_FILE`, podman's `auth.json`, docker's
+//! `config.json`. Credentials are never logged.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,12 +15,12 @@ use serde::Deserialize;
 
 use crate::PullError;
 
-/// No such file is larger.
+/// Maximum size of such a file.
 const MAX_FILE: u64 = 8 << 20;
 /// Docker Hub's name in these files.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
-/// What proves who we are.
+/// A credential.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Credential {
     Anonymous,
@@ -28,7 +28,7 @@ pub(crate) enum Credential {
         user: String,
         password: String,
     },
-    /// Exchanged for a token at the registry's token server (OAuth2 refresh token).
+    /// An OAuth2 refresh token, exchanged for a token at the registry's token server.
     Identity(String),
     /// Sent as it is.
     Token(String),
@@ -78,17 +78,17 @@ struct Secret {
     items: Vec<Secret>,
 }
 
-/// The files to look at.
+/// The files to read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Credentials {
-    /// Must be there and valid.
+    /// It must exist and be valid.
     pub(crate) given: Option<PathBuf>,
     /// May be there.
     pub(crate) usual: Vec<PathBuf>,
 }
 
 impl Credentials {
-    /// What proves who we are to `registry` for `repository`.
+    /// The credential for `registry` and `repository`.
     pub(crate) fn find(&self, registry: &str, repository: &str) -> Result<Credential, PullError> {
         let given = self.given.iter().map(|path| (path, true));
         for (path, required) in given.chain(self.usual.iter().map(|path| (path, false))) {
@@ -117,14 +117,14 @@ impl Credentials {
     }
 }
 
-/// One or more of docker's configurations: as they are, or inside secrets.
+/// One or more of docker's configurations: plain, or inside secrets.
 fn parse(text: &str) -> Result<Vec<AuthFile>, String> {
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
     let value: serde_json::Value = match serde_json::from_str(text) {
         Ok(value) => value,
-        // YAML of a secret: the only lines of interest are these two.
+        // In the YAML of a secret, only these two lines matter.
         Err(error) => {
             let secrets: Vec<AuthFile> = text.lines().filter_map(yaml_line).collect();
             return match secrets.is_empty() {
@@ -135,7 +135,7 @@ fn parse(text: &str) -> Result<Vec<AuthFile>, String> {
     };
     let is_secret = value.get("kind").is_some() || value.get("data").is_some();
     if !is_secret {
-        // `~/.dockercfg` has no `auths` around its entries.
+        // `~/.dockercfg` has its entries without `auths` around them.
         let file = match value
             .get("auths")
             .or(value.get("credHelpers"))
@@ -147,7 +147,7 @@ fn parse(text: &str) -> Result<Vec<AuthFile>, String> {
                 ..AuthFile::default()
             }),
         };
-        // A configuration of other things alone (`{"detachKeys": …}`) knows no registry.
+        // A configuration with other settings only (`{"detachKeys": …}`) contains no registry.
         return Ok(vec![file.unwrap_or_default()]);
     }
     let secret: Secret = serde_json::from_value(value).map_err(|error| error.to_string())?;
@@ -213,7 +213,7 @@ impl AuthFile {
     }
 }
 
-/// The names under which a repository may be known, the most special first.
+/// The names under which a repository may be listed, most specific first.
 fn keys(registry: &str, repository: &str) -> Vec<String> {
     let mut keys = Vec::new();
     let mut path = repository;
@@ -277,7 +277,7 @@ struct HelperAnswer {
     secret: String,
 }
 
-/// Runs `docker-credential-<name> get`; `None` where it knows nothing.
+/// Runs `docker-credential-<name> get`; `None` if it has no credential.
 fn ask_helper(name: &str, server: &str) -> Result<Option<Credential>, PullError> {
     let program = format!("docker-credential-{name}");
     let bad = |problem: String| PullError::Configuration {
@@ -296,7 +296,7 @@ fn ask_helper(name: &str, server: &str) -> Result<Option<Credential>, PullError>
         .spawn()
         .map_err(|error| bad(error.to_string()))?;
     if let Some(mut input) = child.stdin.take() {
-        // One that does not read its question will not answer it either.
+        // A helper that does not read its input will not answer.
         let _ = input.write_all(server.as_bytes());
     }
     let output = child
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_special_entry_answers() {
+    fn credentials_most_specific_entry_is_used() {
         // u:p, v:q
         let text = r#"{"auths": {"r.io": {"auth": "dTpw"}, "r.io/team": {"auth": "djpx"},
             "https://index.docker.io/v1/": {"identitytoken": "idt"}}}"#;

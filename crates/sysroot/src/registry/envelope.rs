@@ -1,7 +1,7 @@
-//! What a registry says about an error (distribution specification, "Error Codes").
+//! Parses a registry's error message (distribution specification, "Error Codes").
 //!
-//! `toomanyrequests: You have reached your unauthenticated pull rate limit` is worth more than "429". It is a
-//! stranger's text: little of it is read, and what cannot be printed is left out.
+//! `toomanyrequests: You have reached your unauthenticated pull rate limit` is more useful than "429". The
+//! text is untrusted: it is truncated, and unprintable characters are removed.
 
 use std::io::Read;
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ use crate::PullError;
 
 /// No envelope is longer.
 const MAX_ENVELOPE: u64 = 16 << 10;
-/// The longest wait for an explanation.
+/// Maximum wait for the message.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Characters that are shown.
 const MAX_SHOWN: usize = 300;
 
-/// `error` with what the answer says about it.
+/// Adds the answer's message to `error`.
 pub(super) fn explained(mut error: PullError, answer: http::Response<Body>) -> PullError {
     let place = match &mut error {
         PullError::Denied { said, .. } | PullError::Status { said, .. } => said,
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn first_error_is_told_without_what_cannot_be_printed() {
+    fn registry_error_shows_the_first_message_without_unprintable_text() {
         let limit =
             br#"{"errors": [{"code": "TOOMANYREQUESTS", "message": "limit\u001b[31m\n reached",
             "detail": {"x": 1}}, {"code": "DENIED"}]}"#;

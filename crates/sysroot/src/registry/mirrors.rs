@@ -1,7 +1,8 @@
-//! `registries.conf`: where a registry really is, its mirrors, and which are spoken to without TLS.
+//! Parses `registries.conf`: the location of a registry, its mirrors, and which of them need no
+//! TLS.
 //!
 //! Version 2 of the format (containers-registries.conf(5)): `[[registry]]` with `prefix`, `location`,
-//! `insecure`, `blocked` and `[[registry.mirror]]`. Other keys are left alone.
+//! `insecure`, `blocked` and `[[registry.mirror]]`. Other keys are ignored.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,9 +17,9 @@ use crate::{ImageReference, PullError};
 pub(crate) struct Endpoint {
     pub(crate) host: String,
     pub(crate) repository: String,
-    /// Whether certificates need not be valid and plain http will do.
+    /// Whether invalid certificates and plain http are accepted.
     pub(crate) insecure: bool,
-    /// Whether the registry itself is asked when this one fails.
+    /// Whether the registry itself is tried if this one fails.
     pub(crate) mirror: bool,
 }
 
@@ -54,7 +55,7 @@ struct Mirror {
 pub(crate) struct Mirrors(Vec<Rule>);
 
 impl Mirrors {
-    /// Reads files; what is not there says nothing. A directory gives its `*.conf` in order.
+    /// Reads files; missing ones are skipped. For a directory, reads its `*.conf` in order.
     pub(crate) fn read(paths: &[PathBuf]) -> Result<Self, PullError> {
         let mut rules: Vec<Rule> = Vec::new();
         for path in paths {
@@ -74,7 +75,7 @@ impl Mirrors {
                         problem: error.message().to_owned(),
                     })?;
                 for rule in parsed.registry {
-                    // A later file replaces what an earlier one says about the same prefix.
+                    // A later file replaces the rules of an earlier one for the same prefix.
                     rules.retain(|known| known.prefix() != rule.prefix());
                     rules.push(rule);
                 }
@@ -89,7 +90,7 @@ impl Mirrors {
         self.0.iter().any(|rule| rule.rest(&name).is_some())
     }
 
-    /// Hosts that the files name.
+    /// Hosts named in the files.
     pub(crate) fn hosts(&self) -> impl Iterator<Item = String> {
         let locations = self.0.iter().flat_map(|rule| {
             let mirrors = rule.mirror.iter().map(|mirror| mirror.location.as_str());
@@ -98,7 +99,7 @@ impl Mirrors {
         locations.map(|location| location.split('/').next().unwrap_or_default().to_owned())
     }
 
-    /// Where to look for an image, in order.
+    /// The servers to try for an image, in order.
     pub(crate) fn endpoints(&self, image: &ImageReference) -> Result<Vec<Endpoint>, PullError> {
         let name = format!("{}/{}", image.registry(), image.repository());
         let matching = |rule: &&Rule| rule.rest(&name).is_some();
@@ -145,7 +146,7 @@ impl Rule {
         self.prefix.as_deref().unwrap_or(location)
     }
 
-    /// What follows the prefix in `name`, where it is one.
+    /// The part of `name` after the prefix, if it has this prefix.
     fn rest<'n>(&self, name: &'n str) -> Option<&'n str> {
         let prefix = self.prefix().trim_end_matches('/');
         if let Some(suffix) = prefix.strip_prefix('*') {
@@ -164,7 +165,7 @@ fn endpoint(place: &str, insecure: bool, mirror: bool) -> Endpoint {
         other => other,
     };
     Endpoint {
-        // As docker does: what is on this machine needs no TLS.
+        // Like docker: servers on this machine need no TLS.
         insecure: insecure || is_loopback(host),
         host: host.to_owned(),
         repository: repository.to_owned(),

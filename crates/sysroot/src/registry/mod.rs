@@ -1,7 +1,7 @@
-//! A client of OCI registries that only reads, and only what has a digest.
+//! A read-only client of OCI registries that only accepts content with a digest.
 //!
-//! Every answer is bounded and every redirect is counted. Only the server that a password is for sees it. Requests
-//! that may succeed later are retried a few times.
+//! Every answer is limited and redirects are counted. Only the server that a password belongs to receives it.
+//! Requests that may succeed later are retried a few times.
 
 mod auth;
 mod blob;
@@ -33,34 +33,34 @@ pub(crate) use transport::{Security as HttpSecurity, follow as http_follow};
 
 /// Redirects of one request.
 const MAX_REDIRECTS: usize = 8;
-/// Requests for the same thing that may fail before it is given up.
+/// Maximum attempts per request.
 const ATTEMPTS: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// What a registry may ask us to wait.
+/// Maximum wait that a registry can request.
 const MAX_PAUSE: Duration = Duration::from_secs(20);
 
-/// How registries are reached and who we are to them.
+/// Network and credential settings for registries.
 #[derive(Clone, Debug, Default)]
 pub struct RegistryOptions {
-    /// Credentials that the user named: docker's or podman's file, or an image pull secret.
+    /// Credentials file that the user named: docker's or podman's format, or an image pull secret.
     pub auth_file: Option<PathBuf>,
-    /// Certificates to trust besides the system's.
+    /// Trusted certificates besides the system's.
     pub ca: Option<PathBuf>,
-    /// Where the usual files are looked for; `None` looks at none of them.
+    /// Where to find the usual credentials files; `None` disables them.
     pub home: Option<PathBuf>,
-    /// `registries.conf` files and directories, later ones first in rank.
+    /// `registries.conf` files and directories; later ones take precedence.
     pub registries_conf: Vec<PathBuf>,
-    /// Credentials where docker and podman keep them; those that are there are read.
+    /// Possible credentials files of docker and podman; existing ones are read.
     pub usual_auth_files: Vec<PathBuf>,
-    /// Proxies and TLS between us and them.
+    /// Proxies and TLS settings.
     pub proxies: Proxies,
-    /// Hosts (with their ports) that may be on this machine or its link, besides those of `registries_conf`;
-    /// without a list any may.
+    /// Hosts (with their ports) that may be on this machine or link-local, besides those in
+    /// `registries_conf`; without a list, any may.
     pub local_hosts: Option<Vec<String>>,
 }
 
 impl RegistryOptions {
-    /// As the environment has it: HOME, XDG_RUNTIME_DIR, DOCKER_CONFIG, REGISTRY_AUTH_FILE,
+    /// From the environment: HOME, XDG_RUNTIME_DIR, DOCKER_CONFIG, REGISTRY_AUTH_FILE,
     /// CONTAINERS_REGISTRIES_CONF and the proxies.
     #[must_use]
     pub fn from_environment() -> Self {
@@ -108,9 +108,9 @@ pub struct Registry {
     transport: Transport,
     credentials: Credentials,
     mirrors: Mirrors,
-    /// How each host was last spoken to with success.
+    /// The transport that last succeeded for each host.
     spoken: Mutex<HashMap<String, Security>>,
-    /// The `Authorization` that each host and repository took.
+    /// The `Authorization` that each host and repository accepted.
     tokens: Mutex<HashMap<(String, String), String>>,
     received: AtomicU64,
 }
@@ -127,10 +127,10 @@ pub(crate) struct Ask<'a> {
 }
 
 impl Registry {
-    /// Reads the configuration; no network yet.
+    /// Reads the configuration; no network access yet.
     ///
     /// # Errors
-    /// When `registries.conf` is not valid.
+    /// If `registries.conf` is invalid.
     pub fn open(options: &RegistryOptions) -> Result<Self, PullError> {
         let home = options.home.as_deref();
         let mirrors = Mirrors::read(&options.registries_conf)?;
@@ -152,18 +152,18 @@ impl Registry {
         })
     }
 
-    /// Whether this user has something to do with the registry of `image`: credentials for it, or a rule in
-    /// `registries.conf`. Contacts no registry; a credential helper may be started.
+    /// Whether this user has credentials or a rule in `registries.conf` for the registry of `image`.
+    /// Contacts no registry; a credential helper may be started.
     ///
     /// # Errors
-    /// If a file or helper of credentials fails.
+    /// If a credentials file or helper fails.
     pub fn is_known(&self, image: &ImageReference) -> Result<bool, PullError> {
         let (registry, repository) = (image.registry(), image.repository());
         Ok(self.mirrors.has_rule(image)
             || self.credentials.find(registry, repository)? != Credential::Anonymous)
     }
 
-    /// Bytes of bodies that came so far.
+    /// Bytes of bodies received so far.
     #[must_use]
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
@@ -173,7 +173,7 @@ impl Registry {
         self.received.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// A small document, whole, with its digest checked where one is expected.
+    /// A small document, read completely; if a digest is expected, it is checked.
     pub(crate) fn document(
         &self,
         image: &ImageReference,
@@ -212,7 +212,7 @@ impl Registry {
         }
     }
 
-    /// Asks the mirrors and then the registry itself.
+    /// Tries the mirrors, then the registry itself.
     pub(crate) fn get(
         &self,
         image: &ImageReference,
@@ -236,7 +236,7 @@ impl Registry {
         endpoint: &Endpoint,
         ask: &Ask<'_>,
     ) -> Result<http::Response<Body>, PullError> {
-        // A mirror that is down is not worth the wait.
+        // A mirror that is down is not retried.
         let attempts = if endpoint.mirror { 1 } else { ATTEMPTS };
         let mut pause = FIRST_PAUSE;
         let mut tried = 0;
@@ -316,7 +316,7 @@ impl Registry {
         self.request(endpoint, &url, security, Some(&fresh), ask)
     }
 
-    /// The answer to a challenge.
+    /// The credentials in answer to a challenge.
     fn authorization(
         &self,
         endpoint: &Endpoint,
@@ -384,7 +384,7 @@ impl Registry {
         };
         let mut headers = vec![
             ("accept", ask.accept.to_owned()),
-            // A blob is compressed already, and its digest is that of the bytes as they are.
+            // A blob is compressed already, and its digest is computed over these bytes.
             ("accept-encoding", "identity".to_owned()),
         ];
         if let Some((first, last)) = ask.range {
@@ -412,9 +412,9 @@ impl Registry {
                 .get("location")
                 .and_then(|value| value.to_str().ok());
             let next = location.and_then(|location| follow(&url, location));
-            let next = next.ok_or_else(|| redirect("to an address that is none"))?;
+            let next = next.ok_or_else(|| redirect("to an invalid address"))?;
             if origin_of(&next) != origin_of(&url) {
-                // Blobs are often in a bucket, whose own signature in the address is enough for it.
+                // Blobs are often in a bucket, and the signature in its URL is sufficient.
                 authorization = None;
             }
             security = match (next.starts_with("http://"), security) {
@@ -433,7 +433,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the registry wants us to wait, in seconds; dates are not understood.
+/// The wait that the registry requests, in seconds; dates are not supported.
 fn retry_after(answer: &http::Response<Body>) -> Option<Duration> {
     let value = answer.headers().get("retry-after")?.to_str().ok()?;
     value.trim().parse().ok().map(Duration::from_secs)

@@ -1,7 +1,7 @@
-//! Addresses that are neither on this machine nor on its link.
+//! Excludes addresses on this machine and link-local ones.
 //!
-//! A dump names the registry of its image, and the author of the dump chose that name. The addresses are
-//! checked as the connection uses them: a name that is looked up again may have another answer by then.
+//! The author of a dump chose the name of its image's registry. The addresses are checked when the
+//! connection uses them, because another lookup may return others.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-/// Resolves names, and leaves out what [`is_local`].
+/// Resolves names, and removes addresses that [`is_local`] matches.
 #[derive(Debug, Default)]
 pub(super) struct RemoteAddresses(DefaultResolver);
 
@@ -31,14 +31,14 @@ impl Resolver for RemoteAddresses {
             false => Ok(remote),
             true => Err(ureq::Error::Io(io::Error::new(
                 io::ErrorKind::PermissionDenied,
-                "it is an address of this machine or of its link, and only a dump names it",
+                "it is a local or link-local address, and only a dump names it",
             ))),
         }
     }
 }
 
-/// Loopback, link-local (cloud metadata services are there) and unspecified addresses, also as IPv6 writes
-/// those of IPv4.
+/// Loopback, link-local (used by cloud metadata services) and unspecified addresses, also IPv4 ones in
+/// IPv6 form.
 pub(super) fn is_local(address: &SocketAddr) -> bool {
     match address.ip().to_canonical() {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_unspecified(),

@@ -1,4 +1,4 @@
-//! HTTP: one agent per kind of peer, with the certificates, proxies and time limits that go with it.
+//! HTTP: one agent per kind of peer, with its certificates, proxies and timeouts.
 //!
 //! Redirects are not followed here: the caller decides which server may see a password.
 
@@ -17,17 +17,18 @@ use super::remote_addresses::RemoteAddresses;
 use crate::PullError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// For the first byte of an answer: registries look into buckets before they give it.
+/// Timeout for the first byte of an answer: registries may read from buckets first.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// For each read of a body: a stream that says nothing for so long is dead.
+/// Timeout for each read of a body.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Where docker, podman and containerd's tools look for the certificates of one registry.
+/// Directories where docker, podman and containerd's tools look for the certificates of one
+/// registry.
 const CERTIFICATE_DIRECTORIES: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
 
-/// How a peer is spoken to.
+/// The transport security of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Security {
-    /// With TLS and a certificate that is checked.
+    /// With TLS and a verified certificate.
     Verified,
     /// With TLS and any certificate: the registry was configured as insecure.
     AnyCertificate,
@@ -44,14 +45,14 @@ impl Security {
     }
 }
 
-/// Proxies as the environment names them.
+/// Proxies from the environment.
 #[derive(Clone, Debug, Default)]
 pub struct Proxies {
     /// For https.
     pub https: Option<String>,
     /// For http.
     pub http: Option<String>,
-    /// Hosts and domains that are reached without.
+    /// Hosts and domains that are reached without a proxy.
     pub none_for: Vec<String>,
 }
 
@@ -64,7 +65,7 @@ impl Proxies {
         let none = first(&["NO_PROXY", "no_proxy"]).unwrap_or_default();
         Self {
             https: first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]),
-            // Upper-case HTTP_PROXY can be set by the client of a CGI script; curl ignores it, Go does not.
+            // A client of a CGI script can set upper-case HTTP_PROXY; curl ignores it, Go does not.
             http: first(&["http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"]),
             none_for: none
                 .split([',', ' '])
@@ -110,7 +111,7 @@ pub(crate) struct Transport {
     ca: Option<PathBuf>,
     certificate_directories: Vec<PathBuf>,
     proxies: Proxies,
-    /// Hosts that may be on this machine or its link; without a list any may.
+    /// Hosts that may be on this machine or link-local; without a list, any may.
     local: Option<Vec<String>>,
     agents: Mutex<HashMap<(String, Security), Agent>>,
 }
@@ -136,7 +137,7 @@ impl Transport {
         }
     }
 
-    /// The same, but of addresses on this machine and its link only those of `hosts` are connected to.
+    /// The same, but connects to addresses on this machine and link-local ones only for `hosts`.
     pub(crate) fn with_local_hosts(self, hosts: Option<Vec<String>>) -> Self {
         Self {
             local: hosts,
@@ -188,7 +189,7 @@ impl Transport {
         let proxy = match proxy.as_ref().filter(|_| self.proxies.applies_to(host)) {
             Some(text) => Some(Proxy::new(text).map_err(|_| PullError::Configuration {
                 what: "the proxy of the environment".to_owned(),
-                problem: "it is no address".to_owned(),
+                problem: "it is not an address".to_owned(),
             })?),
             None => None,
         };
@@ -202,7 +203,7 @@ impl Transport {
             .local
             .as_ref()
             .is_none_or(|hosts| hosts.iter().any(|known| known == host));
-        // A proxy is the user's own, and looks the name up itself.
+        // A proxy is configured by the user, and resolves the name itself.
         let is_restricted = !may_be_local && proxy.is_none();
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -227,7 +228,7 @@ impl Transport {
         Ok(agent)
     }
 
-    /// The system's, the one that was given, and those of this registry alone.
+    /// The system's certificates, the configured ones, and those of this registry alone.
     fn certificates(&self, host: &str) -> Result<Vec<Certificate<'static>>, PullError> {
         let native = rustls_native_certs::load_native_certs().certs;
         let mut all: Vec<Certificate<'static>> = native
@@ -244,7 +245,8 @@ impl Transport {
                 });
             }
         }
-        // A host is letters, digits, dots and a port by now: it cannot leave the directory.
+        // A host consists of letters, digits, dots and a port here, so it cannot leave the
+        // directory.
         let usable = !host.contains('/') && !host.contains("..");
         for directory in self.certificate_directories.iter().filter(|_| usable) {
             let entries = fs::read_dir(directory.join(host)).into_iter().flatten();
@@ -287,7 +289,7 @@ pub(crate) fn origin_of(url: &str) -> Option<String> {
     Some(format!("{}://{}", scheme, host_of(url)?).to_ascii_lowercase())
 }
 
-/// Where a `Location` leads, seen from `url`.
+/// The target of a `Location` header, relative to `url`.
 pub(crate) fn follow(url: &str, location: &str) -> Option<String> {
     let lower = location.to_ascii_lowercase();
     if lower.starts_with("https://") || lower.starts_with("http://") {

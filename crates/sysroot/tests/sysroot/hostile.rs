@@ -1,4 +1,4 @@
-//! Images and registries that mean harm: a clear error, and nothing outside of the cache.
+//! Hostile images and registries: a clear error, and nothing outside of the cache.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,7 +24,8 @@ fn snapshot(directory: &Path) -> BTreeMap<PathBuf, (u64, std::time::SystemTime)>
     found
 }
 
-/// Pulls a file that is not there, so that every layer is read to its end; the error, and what it wrote.
+/// Pulls a file that does not exist, so that every layer is read to its end; returns the error, and what
+/// was written.
 fn problem_of(layer: Blob) -> String {
     let workstation = Workstation::new();
     let outside = workstation.path("outside");
@@ -87,7 +88,7 @@ fn links_to_this_machine_and_devices_are_no_files() {
 
 #[test]
 fn bombs_end_early_and_small() {
-    // Four gigabytes of zeros in a few kilobytes: a member of 64 MiB, again and again.
+    // Four gigabytes of zeros in a few kilobytes: a member of 64 MiB, repeated.
     let piece = vec![0; 64 << 20];
     let head = TestLayer::new()
         .file("app/api", &elf(2, 100))
@@ -122,7 +123,7 @@ fn bomb_header(tar: &[u8]) -> Vec<u8> {
 #[test]
 fn broken_archives_are_named() {
     for bytes in [
-        b"this is no tar at all, but it is long enough to be looked at".repeat(20),
+        b"this is not a tar at all, but it is long enough to be looked at".repeat(20),
         gzip(b"nor is this").to_vec(),
         [gzip(&noise(10_000, 1)), noise(100, 2)].concat(),
         zstd(&noise(600, 3)),
@@ -166,7 +167,7 @@ fn with_fault(
 #[test]
 fn blob_with_another_digest_is_refused_and_what_it_gave_is_taken_back() {
     let other = {
-        // A good archive, but not the one of the manifest.
+        // A valid archive, but not the one in the manifest.
         let layer = TestLayer::new()
             .file("app/api", &elf(1, 200_000))
             .file("var/data", &noise(1 << 20, 4));
@@ -212,7 +213,7 @@ fn truncated_and_endless_blobs_are_refused() {
     assert!(matches!(problem, PullError::Truncated { .. }), "{problem}");
     assert!(matches!(answer, Lookup::Absent(_)));
     let (problem, answer, _) = with_fault(|mut answer| {
-        // Longer than the manifest says: what is too much is not read.
+        // Longer than the manifest says: the excess is not read.
         answer.body.extend(noise(1 << 20, 5));
         answer
     });

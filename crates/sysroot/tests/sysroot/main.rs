@@ -1,4 +1,4 @@
-//! Images from registries: a real one on loopback, and some of our own that misbehave.
+//! Pulls from registries: a real one on loopback, and some of our own that misbehave.
 
 // A failed test or task may panic; nothing of this ships.
 #![allow(
@@ -145,7 +145,7 @@ fn bytes_of(answer: &Lookup) -> Vec<u8> {
     }
 }
 
-/// Several layers with what builders do to each other's files; the executable is at the top.
+/// Several layers with the file operations of builders; the executable is at the top.
 fn layered(images: &mut TestImages, architecture: &str, mark: u8) -> String {
     let base = TestLayer::new()
         .directory("usr/lib/")
@@ -256,7 +256,7 @@ fn files_come_from_a_real_registry_with_a_password_and_the_second_time_from_the_
             check_everything(&pulled, 1);
         }
     }
-    // Without the CA, a certificate of it is worth nothing: loopback falls back to one that is not checked.
+    // Without the CA, its certificate is not trusted; on loopback, an unchecked one is accepted.
     drop(server);
     check_everything(&workstation.pull(None, &image, &everything(1)).unwrap(), 1);
     let again = registry();
@@ -472,7 +472,7 @@ fn drafts(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// More files than an index keeps in memory, in each layer.
+/// More files in each layer than an index holds in memory.
 #[test]
 fn layers_with_very_many_files_answer_as_any_others() {
     let many = |first: &str| {
@@ -524,7 +524,7 @@ fn layers_with_very_many_files_answer_as_any_others() {
             assert!(matches!(pulled.answers[4], Lookup::Absent(_)));
             assert!(matches!(pulled.answers[5], Lookup::Absent(_)));
         }
-        // A file of a layer that was read is found in it without reading it from its beginning.
+        // A file of a layer that was read is found without reading the layer from its start.
         let size: usize = layers.iter().map(|layer| layer.bytes.len()).sum();
         let again = registry();
         let absent = workstation

@@ -1,4 +1,4 @@
-//! Networks that fail, registries that want tokens, and mirrors.
+//! Failing networks, registries that require tokens, and mirrors.
 
 use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -221,7 +221,7 @@ fn mirror_is_asked_first_and_the_registry_when_it_does_not_have_it() {
 }
 
 #[test]
-fn nobody_there_and_nothing_there_are_told_apart() {
+fn unreachable_registry_and_missing_image_have_different_errors() {
     let digest = digest_of(b"x");
     let gone = serve(&TestImages::default());
     let error = Workstation::new().pull(

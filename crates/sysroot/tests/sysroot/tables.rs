@@ -81,7 +81,7 @@ fn changed_file_or_table_is_refused_by_its_digest() {
             let server = HttpServer::start(move |request| {
                 let mut answer = answer_from(&copy, request);
                 let length = answer.body.len();
-                // The table is short and has no megabytes, the file has.
+                // The table is small, the file has megabytes.
                 let is_file = length > 1 << 20;
                 if answer.status == 206 && length > 60 && is_file != spoil_table {
                     answer.body[length / 2] ^= 0x55;

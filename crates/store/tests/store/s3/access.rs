@@ -1,9 +1,9 @@
-//! Keys, rights and buckets: each failure has its own error.
+//! Keys, permissions and buckets: each failure has its own error.
 
 use super::*;
 
 #[test]
-fn wrong_keys_and_missing_rights_are_told_apart() {
+fn wrong_keys_and_missing_permissions_have_different_errors() {
     let Some(server) = server().filter(|server| server.is_ours()) else {
         return;
     };
@@ -19,7 +19,7 @@ fn wrong_keys_and_missing_rights_are_told_apart() {
         let store = open_as("shelf", &options, keys);
         let error = list(&store).unwrap_err();
         assert!(matches!(error, StoreError::Credentials { .. }), "{error}");
-        // The answer to a HEAD has no body that could say why.
+        // The answer to a HEAD has no body that could give the reason.
         let error = store.stat(&key).unwrap_err();
         assert!(matches!(error, StoreError::Denied { .. }), "{error}");
     }
@@ -92,13 +92,13 @@ fn put_goes_on_where_the_question_for_the_bucket_is_refused() {
         let store = open(&bucket, &proxy.endpoint());
         let object = key(&format!("after-{status}"));
         store.put(&object, &mut b"x".as_slice(), 1).unwrap();
-        // It may be listed, which says as much.
+        // Listing is permitted, which shows the same.
         store.check().unwrap();
     }
 }
 
 #[test]
-fn check_tells_wrong_keys_from_missing_rights_and_a_dead_server() {
+fn check_distinguishes_wrong_keys_missing_permissions_and_a_dead_server() {
     let Some(server) = server().filter(|server| server.is_ours()) else {
         return;
     };

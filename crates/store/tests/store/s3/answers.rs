@@ -1,4 +1,4 @@
-//! Answers of servers, gateways and proxies that are not Amazon's habits: each error names what is to blame.
+//! Unusual answers of servers, gateways and proxies: each error names the culprit.
 
 use std::io::Write;
 
@@ -6,7 +6,7 @@ use cdh_store::EndpointProblem;
 
 use super::*;
 
-/// What listing a bucket fails with if the server always answers this.
+/// The error of listing a bucket if the server always answers this.
 fn refused(status: u16, headers: Vec<(&'static str, String)>, body: &'static str) -> StoreError {
     let answer = move |_: &Request| Deed::Answer(status, headers.clone(), body.into());
     let server = HttpProxy::start(None, answer);

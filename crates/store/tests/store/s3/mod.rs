@@ -1,4 +1,5 @@
-//! Dumps into a real S3 server and out of it, and against peers that cut, lie and drip.
+//! Stores and retrieves dumps in a real S3 server, and against peers that break off, lie and are
+//! slow.
 //!
 //! The server is started once and dies with this process. Each test creates a bucket of its own.
 
@@ -56,7 +57,7 @@ fn open(bucket: &str, endpoint: &str) -> S3Store {
     open_as(bucket, &options, (ADMIN.access, ADMIN.secret))
 }
 
-/// Bytes that no compression shortens and no shift leaves equal.
+/// Bytes that do not compress and that differ at every offset.
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 88_172_645_463_325_252_u64;
     let mut next = || {
@@ -82,7 +83,7 @@ fn bundle(len: usize) -> (tempfile::TempDir, BundleWriter) {
     (root, bundle)
 }
 
-/// What an independent look at the store finds under the bundle's key.
+/// An independent read of the stored object under the bundle's key.
 fn digests(endpoint: &str, bucket: &str, key: &ObjectKey) -> Digests {
     let store = open(bucket, endpoint);
     let source = store.read(key).unwrap();

@@ -1,4 +1,4 @@
-//! Objects that are put, listed, read and removed.
+//! Puts, lists, reads and removes objects.
 
 use super::*;
 
@@ -34,14 +34,14 @@ fn dumps_of_all_sizes_are_shipped_listed_read_and_removed() {
 }
 
 #[test]
-fn what_stands_under_a_key_is_never_replaced() {
+fn put_never_replaces_an_object() {
     let Some(server) = server() else { return };
     let key = key("dumps/2026-01-31/a.zip");
     let first = noise(BIG);
     let mut second = first.clone();
     second[BIG - 1] ^= 1;
     let bucket = bucket();
-    // The second writer sees no object, as in a race.
+    // The second writer does not see the object, as in a race.
     let proxy = HttpProxy::counting(server.port());
     let store = open(&bucket, &proxy.endpoint());
     for len in [BIG, 1000] {
@@ -49,7 +49,7 @@ fn what_stands_under_a_key_is_never_replaced() {
         store.put(&key, &mut &first[..len], len as u64).unwrap();
         let other = &second[BIG - len..];
         let heads = Arc::new(AtomicUsize::new(0));
-        // A small object is asked for once, a big one twice before it is completed.
+        // A small object takes one existence check; a big one takes two before it is completed.
         let lies = if len == BIG { 2 } else { 1 };
         proxy.judge(move |request| match request.method.as_str() {
             "HEAD" if heads.fetch_add(1, Ordering::Relaxed) < lies => {
@@ -90,7 +90,7 @@ fn slow_and_cut_answers_are_read_to_their_end() {
     assert!(proxy.sent() < 7 << 20, "{}", proxy.sent());
     proxy.judge(|_| Deed::Drip(200_000, Duration::from_millis(5)));
     assert_eq!(read(&store), Digests::of(&data));
-    // An object that was replaced is not mixed with the one before.
+    // A replaced object is not mixed with its predecessor.
     proxy.judge(|_| Deed::Pass);
     let opened = store.read(&key).unwrap();
     direct.delete(&key).unwrap();

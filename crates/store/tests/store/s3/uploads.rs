@@ -1,4 +1,5 @@
-//! Uploads past faults: what is sent again, what is given up, and that nothing false counts as stored.
+//! Uploads with faults: what is sent again, what is aborted, and that no wrong object counts as
+//! stored.
 
 use std::error::Error;
 
@@ -31,8 +32,8 @@ fn ship_resumable(
     cdh_store::ship_resumable(store, bundle, &options)
 }
 
-/// Ships a big dump past a proxy that does this, and again with patience as the shipper would;
-/// returns the number of tries.
+/// Ships a big dump through a proxy with this fault, retrying like the shipper; returns the number
+/// of attempts.
 fn ship_past(judge: impl Fn(&Request) -> Deed + Send + Sync + 'static) -> Option<(usize, u64)> {
     let server = server()?;
     let bucket = bucket();
@@ -56,7 +57,7 @@ fn ship_past(judge: impl Fn(&Request) -> Deed + Send + Sync + 'static) -> Option
                 return Some((attempt, proxy.received()));
             }
             Err(error) => {
-                // What failed is never seen as a dump.
+                // A failed upload never looks like a dump.
                 let direct = open(&bucket, &server.endpoint());
                 let found = Catalog::new(&direct).find(&Query::default());
                 assert!(found.map_or(0, |found| found.len()) == 0, "{error}");
@@ -79,7 +80,7 @@ fn connection_cut_in_the_third_part_costs_little() {
 
 #[test]
 fn parts_that_arrived_are_not_sent_again_by_the_next_try() {
-    // So often that the client gives up and the next try has to go on.
+    // So often that the client gives up and the next attempt must resume.
     let cut = first(3, |r| is_part(r, 4), Deed::CutRequest(1 << 20));
     let Some((tries, received)) = ship_past(cut) else {
         return;
@@ -88,7 +89,8 @@ fn parts_that_arrived_are_not_sent_again_by_the_next_try() {
     assert!(received < most(), "{received}");
 }
 
-/// Bytes that an upload with one failure may cost: of a server that cannot say what it has, all again.
+/// Maximum bytes of an upload with one failure: for a server that cannot list its parts, everything is
+/// sent again.
 fn most() -> u64 {
     let ours = server().is_some_and(S3Server::is_ours);
     BIG as u64 * if ours { 13 } else { 23 } / 10
@@ -155,7 +157,7 @@ fn upload_that_the_server_forgot_begins_anew() {
 
 #[test]
 fn success_without_an_object_is_a_failure() {
-    // Neither bundle nor manifest is kept the first time.
+    // The first time, neither bundle nor manifest is stored.
     let small = |request: &Request| {
         let other = ["partNumber", "first-seen/"];
         request.method == "PUT" && !other.iter().any(|word| request.target.contains(word))
@@ -167,7 +169,7 @@ fn success_without_an_object_is_a_failure() {
     assert_eq!(tries, 2);
 }
 
-/// A body that is no longer wanted.
+/// A body that must stop.
 struct Stopping;
 
 impl Read for Stopping {
@@ -177,7 +179,7 @@ impl Read for Stopping {
 }
 
 #[test]
-fn uploads_that_nobody_finished_are_given_up_and_those_of_others_are_not() {
+fn stale_uploads_of_ours_are_aborted_and_foreign_ones_are_not() {
     let Some(server) = server() else { return };
     let bucket = bucket();
     let store = open(&bucket, &server.endpoint());
@@ -198,13 +200,13 @@ fn uploads_that_nobody_finished_are_given_up_and_those_of_others_are_not() {
     let journal = root.path().join("other");
     let begun = store.put_resumable(&foreign, &mut body, 20 << 20, &journal);
     assert!(matches!(begun, Err(StoreError::Stopped)));
-    // Another make of server may say of all that they began years ago.
+    // Another server may report that all uploads began years ago.
     if server.is_ours() {
         let old = Duration::from_secs(3600);
         assert_eq!(store.abort_stale_uploads(old).unwrap(), 0);
     }
     assert_eq!(store.abort_stale_uploads(Duration::ZERO).unwrap(), 1);
     assert_eq!(store.abort_stale_uploads(Duration::ZERO).unwrap(), 0);
-    // The journal of an upload that is gone does no harm.
+    // The journal of a vanished upload is harmless.
     ship_resumable(&store, &bundle, &root.path().join("journal"), &|_| Flow::Go).unwrap();
 }
