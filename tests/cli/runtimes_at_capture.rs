@@ -212,7 +212,7 @@ fn python_crash_has_the_fingerprint_that_the_cli_computes() {
     assert_eq!(count, 2 * BUGS.len());
     let groups = workstation.json(&["groups", "-o", "json"]);
     let tops = groups.as_array().unwrap().iter();
-    let tops = tops.map(|group| group["top"].as_str().unwrap_or_default());
+    let tops = tops.map(|group| group["top_frame"].as_str().unwrap_or_default());
     let tops: Vec<&str> = tops.filter(|top| top.contains("shop.py")).collect();
     // The crash in a thread is that of the main thread.
     assert_eq!(tops.len(), 3, "{groups}");

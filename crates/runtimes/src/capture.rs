@@ -1,8 +1,8 @@
 //! Frames of interpreted languages as the handler reads them while the process waits, and the fingerprint that they
 //! make.
 //!
-//! Handler and CLI call the same functions with native frames that were unwound alike and named by the same symbol
-//! tables, so that a crash has one fingerprint wherever it is computed. What is read is bounded by
+//! Handler and CLI call the same functions. They pass native frames that were unwound alike and named by the same symbol
+//! tables. So a crash has one fingerprint wherever it is computed. What is read is bounded by
 //! [`Fingerprint::FRAMES`]; the caller bounds the time, by a memory that ends.
 
 use std::borrow::Cow;
@@ -317,7 +317,7 @@ mod tests {
         assert!(found.frames[1].interpreted && !found.frames[0].interpreted);
         let shown: Vec<UnwoundFrame> = found.frames.iter().filter_map(Frame::as_unwound).collect();
         assert_eq!(shown.len(), 2);
-        // A stack of which fewer frames are shown ends with what is left.
+        // Fewer native frames are shown: the stored ones replace those.
         let mut cut = thread("AB");
         put_stored(&mut cut, None, &[stored(1..3, "12")]);
         assert_eq!(names(&cut), "A12");
