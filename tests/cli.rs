@@ -57,6 +57,8 @@ mod output;
 mod parallel;
 #[path = "cli/private_directories.rs"]
 mod private_directories;
+#[path = "cli/runtimes_at_capture.rs"]
+mod runtimes_at_capture;
 #[path = "cli/s3/mod.rs"]
 mod s3;
 #[path = "cli/schemas.rs"]

@@ -90,6 +90,7 @@ fn run(data: &[u8]) {
         max_frames: 64,
         knows_crashed: core.head().knows_crashed_thread(),
         signal: core.head().signal(),
+        crashed: None,
     };
     let threads = core.head().threads();
     let threads = &threads[..threads.len().min(8)];

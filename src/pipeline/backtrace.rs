@@ -5,8 +5,10 @@ use std::time::SystemTime;
 use anyhow::Result;
 use cdh_cause::{Cause, Listing};
 use cdh_elfcore::{Completeness, StackOverflow, Thread};
-use cdh_runtimes::RuntimeReport;
-use cdh_symbolize::{Backtrace, BacktraceOptions, Fingerprint, LoadedModule, SectionArena};
+use cdh_runtimes::{AttachedRuntimes, RuntimeReport};
+use cdh_symbolize::{
+    Backtrace, BacktraceOptions, Fingerprint, LoadedModule, SectionArena, ThreadBacktrace,
+};
 
 use super::cause::{self, Evidence, Explained};
 use super::file_index::FileIndex;
@@ -170,9 +172,18 @@ pub fn name_stacks(
     let name = |modules: &[LoadedModule<'_>],
                 arena: &SectionArena,
                 surroundings: &DiskSurroundings<'_>| {
+        let process = cdh_runtimes::Process {
+            threads: analysis.head.threads(),
+            memory: &analysis.memory,
+            modules,
+            arena,
+            surroundings,
+        };
+        let attached = AttachedRuntimes::of(&process);
         let options = BacktraceOptions {
             knows_crashed: analysis.head.knows_crashed_thread(),
             signal: analysis.head.signal(),
+            crashed: attached.crashing_thread(),
             ..request.options()
         };
         let mut backtrace = cdh_symbolize::backtrace_with(
@@ -195,14 +206,17 @@ pub fn name_stacks(
             message.or_else(|| dump.stored_stacks()?.abort_message())
         });
         let message = message.flatten();
-        let process = cdh_runtimes::Process {
-            threads: analysis.head.threads(),
-            memory: &analysis.memory,
-            modules,
-            arena,
-            surroundings,
+        let runtimes = attached.examine(&mut backtrace, &request.of_runtimes());
+        // A minicore or a truncated core may lack what they need.
+        let lacks_frames = |thread: &ThreadBacktrace| {
+            thread.crashing && thread.frames.iter().all(|frame| !frame.interpreted)
         };
-        let runtimes = cdh_runtimes::examine(&process, &mut backtrace, &request.of_runtimes());
+        if backtrace.threads.first().is_some_and(lacks_frames)
+            && cdh_runtimes::may_interpret(modules)
+            && let Some(stored) = dump.stored_stacks()
+        {
+            stored.put_interpreted(&mut backtrace);
+        }
         let evidence = Evidence {
             modules,
             arena,
@@ -239,8 +253,9 @@ pub fn name_stored_stacks(
                 surroundings: &DiskSurroundings<'_>| {
         let stacks = stored.stacks();
         let options = request.options();
-        let backtrace =
+        let mut backtrace =
             cdh_symbolize::backtrace_of_stored(&stacks, modules, arena, &options, surroundings);
+        stored.put_interpreted(&mut backtrace);
         let message = stored.abort_message();
         let explained = cause::explain_stored(dump, modules, &backtrace, message.as_deref());
         Named {

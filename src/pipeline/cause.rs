@@ -64,6 +64,7 @@ pub(super) fn explain(
     let inspector = Inspector::new(&analysis.memory, modules, arena, surroundings);
     let names = registers.map(|registers| PointerNames::new(&inspector, registers));
     let failure = last_failure(runtimes);
+    let failure = failure.as_ref();
     let crash = Crash {
         signal,
         pid: head.process().map(|process| process.pid),
@@ -74,13 +75,16 @@ pub(super) fn explain(
         mappings: head.mappings(),
         modules,
         frames: backtrace.crash_frames(),
+        handler_frames: original.map_or(0, |original| original.frame),
         reports: &backtrace.modules,
         overflow: registers.and_then(|registers| head.stack_overflow_at(tid, &signal, registers)),
         abort_message,
         names: names.as_ref().map(|names| names as &dyn Names),
-        runtime_failure: failure
-            .as_ref()
-            .map(|(language, message)| RuntimeFailure { language, message }),
+        runtime_failure: failure.map(|(language, message, signal)| RuntimeFailure {
+            language,
+            message,
+            signal: *signal,
+        }),
     };
     let frames = if disassemble { LISTED } else { 0 };
     let frames = crash.frames.len().min(frames);
@@ -125,6 +129,7 @@ pub(super) fn explain_stored(
         mappings: &[],
         modules,
         frames: backtrace.crash_frames(),
+        handler_frames: original.map_or(0, |original| original.frame),
         reports: &backtrace.modules,
         overflow: None,
         abort_message,
@@ -137,16 +142,21 @@ pub(super) fn explain_stored(
     })
 }
 
-/// The reason in the words of the language runtime that ended the program, on one line: the last event, not the
+/// The reason in the words of the language runtime that ended the program, on one line: the last event, and the
 /// signal that the runtime turned into a panic.
-fn last_failure(runtimes: &[RuntimeReport]) -> Option<(&'static str, String)> {
+fn last_failure(runtimes: &[RuntimeReport]) -> Option<(&'static str, String, Option<&str>)> {
     let mut reports = runtimes.iter();
     let report = reports.find(|report| report.ended_program)?;
     let mut messages = report.messages.iter().rev();
     let last = messages.find(|message| message.kind != "signal")?;
     let line = last.line();
     let first = line.lines().next().unwrap_or_default();
-    Some((report.language.name(), first.to_owned()))
+    let signal = report
+        .messages
+        .last()
+        .filter(|message| message.kind == "signal");
+    let signal = signal.and_then(|signal| signal.text.lines().next());
+    Some((report.language.name(), first.to_owned(), signal))
 }
 
 /// The memory of a process without a core.

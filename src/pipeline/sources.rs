@@ -85,6 +85,7 @@ impl CrashedProcess for Analysis {
             max_frames: FRAMES,
             knows_crashed: self.head.knows_crashed_thread(),
             signal: self.head.signal(),
+            ..BacktraceOptions::default()
         };
         let arena = super::memory::section_arena();
         let threads = self.head.threads();

@@ -11,7 +11,9 @@ use cdh_bundle::{EntryKind, Manifest, ModuleRecord, RawText};
 use cdh_elfcore::{
     Avma, BuildId, CoreFile, FileOffset, Machine, Memory, Module, ModuleKind, ModuleRange, Svma,
 };
-use cdh_symbolize::{Explanation, LoadedModule, ModuleNeed, StoredStack, UnwoundFrame, needs_of};
+use cdh_symbolize::{
+    Backtrace, Explanation, Frame, LoadedModule, ModuleNeed, StoredStack, UnwoundFrame, needs_of,
+};
 
 use super::files::open_regular;
 use super::sources::CrashedProcess;
@@ -139,6 +141,33 @@ impl StoredStacks {
             frames: frames.collect(),
             stop: thread.stop,
             original: self.raw.original_signal.clone().filter(|_| thread.crashing),
+        }
+    }
+
+    /// Puts frames of an interpreted language that the handler read into those threads that have only native ones, and
+    /// the same native ones.
+    pub(super) fn put_interpreted(&self, backtrace: &mut Backtrace) {
+        let stored: HashMap<u32, &RawThread> = self
+            .raw
+            .threads
+            .iter()
+            .filter(|thread| !thread.interpreted.is_empty())
+            .map(|thread| (thread.tid, thread))
+            .collect();
+        for (index, thread) in backtrace.threads.iter_mut().enumerate() {
+            let native = || thread.frames.iter().filter_map(Frame::as_unwound);
+            let is_same = |stored: &&&RawThread| {
+                let pairs = native().zip(&stored.frames);
+                let is_native = thread.frames.iter().all(|frame| !frame.interpreted);
+                is_native
+                    && pairs
+                        .into_iter()
+                        .all(|(here, stored)| here.pc.0 == stored.pc)
+            };
+            if let Some(stored) = stored.get(&thread.tid).filter(is_same) {
+                let original = backtrace.original_signal.as_mut().filter(|_| index == 0);
+                cdh_runtimes::put_stored(thread, original, &stored.interpreted);
+            }
         }
     }
 

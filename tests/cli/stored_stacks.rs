@@ -87,7 +87,12 @@ fn captured(workstation: &Workstation, core: &Path, bt: &Value) -> PathBuf {
 
 /// Makes it a dump that gave up its core for another one: the manifest has none.
 fn remove_core(case: &Path) {
-    let is_core = |name: &str| name.starts_with("core") || name.starts_with("minicore");
+    remove_entries(case, &["core", "minicore"]);
+}
+
+/// Makes it a dump without the entries whose names begin so.
+pub(super) fn remove_entries(case: &Path, kinds: &[&str]) {
+    let is_core = |name: &str| kinds.iter().any(|kind| name.starts_with(kind));
     let manifest = case.join("manifest.json");
     let mut facts: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
     let object = facts.as_object_mut().unwrap();

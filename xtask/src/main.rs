@@ -42,6 +42,7 @@ mod s3;
 mod suite;
 mod targets;
 mod tools;
+mod values;
 
 use std::process::ExitCode;
 
@@ -51,7 +52,7 @@ use options::Help;
 use suite::TestsFailed;
 
 /// Tasks, what may stand behind them, and what they do.
-const TASKS: [(&str, &str, &str); 19] = [
+const TASKS: [(&str, &str, &str); 20] = [
     (
         "test",
         "[--install] [ARGUMENT OF cargo test]…",
@@ -136,6 +137,11 @@ const TASKS: [(&str, &str, &str); 19] = [
         "faulthandler",
         "[--cdh PROGRAM] [--keep DIR] [--pystack PROGRAM] [PYTHON[@ROOT]]…",
         "compares Python frames with what faulthandler prints",
+    ),
+    (
+        "values",
+        "[--cdh PROGRAM] [--gdb PROGRAM] [--keep DIR] [--build BUILD]… [--directory DIR]… [NAME]…",
+        "compares the variables of frames with those that gdb reads from the same cores",
     ),
     ("docs", "", "regenerates man pages and JSON schemas"),
     ("--help", "", "this"),
@@ -223,6 +229,10 @@ fn run() -> Result<()> {
         "faulthandler" => {
             tools::require(&["cc", "python3"])?;
             faulthandler::run(rest)
+        }
+        "values" => {
+            tools::require(&["cc", "gdb", "python3"])?;
+            values::run(rest)
         }
         "test-pods" | "test-cluster" | "pictures" | "fixtures" | "bench" | "soak-s3"
         | "test-s3-peers" => run_with_own_crates(task, rest),

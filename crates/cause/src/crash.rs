@@ -25,6 +25,8 @@ pub struct Crash<'a> {
     pub modules: &'a [LoadedModule<'a>],
     /// Frames of the crashing thread, innermost first; they refer to `reports` and `modules` by index.
     pub frames: &'a [Frame],
+    /// Frames of a signal handler before them, which the numbers of a backtrace count too.
+    pub handler_frames: usize,
     /// Modules, as the backtrace reports them.
     pub reports: &'a [ModuleReport],
     /// The stack that was full, if that was the cause.
@@ -42,6 +44,8 @@ pub struct Crash<'a> {
 pub struct RuntimeFailure<'a> {
     /// Such as `Go`.
     pub language: &'a str,
-    /// The message, such as `index out of range [5] with length 3`.
+    /// The message, such as `panic: index out of range [5] with length 3`.
     pub message: &'a str,
+    /// The signal that the runtime made the message of, in its words.
+    pub signal: Option<&'a str>,
 }

@@ -103,8 +103,15 @@ pub(crate) fn explain(scene: &Scene<'_>) -> Option<Cause> {
         Some(name) => format!("{name} threw {what}"),
         None => format!("the program threw {what}"),
     };
+    // `throw;` also ends here if there is no exception.
+    let is_rethrown = thrown_by.is_some_and(|index| scene.function(index) == Some("__cxa_rethrow"));
     let sentence = match is_refused {
-        true => format!("{threw}, and it reached a function that must not let exceptions through."),
+        true => format!(
+            "{threw}, and it reached code that must not let exceptions through: a `noexcept` function, or a destructor that ran because of another exception."
+        ),
+        false if is_rethrown && thrown.is_none() => format!(
+            "{threw} again (`throw;`): nothing caught it, or there was no exception to throw."
+        ),
         false => format!("{threw}, and nothing caught it."),
     };
     let object = thrown.map(|thrown| {
@@ -117,7 +124,12 @@ pub(crate) fn explain(scene: &Scene<'_>) -> Option<Cause> {
     let place = thrower.and_then(|index| {
         let name = scene.named(index)?;
         let frame = scene.crash.frames.get(index)?;
-        let text = format!("it was thrown in {name}, frame #{index}");
+        let thrown = if is_rethrown {
+            "thrown again"
+        } else {
+            "thrown"
+        };
+        let text = format!("it was {thrown} in {name}, frame #{}", scene.number(index));
         Some(
             Fact::new(text)
                 .at(frame.pc.0)

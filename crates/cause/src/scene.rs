@@ -226,6 +226,11 @@ impl<'a> Scene<'a> {
         own.next().map(|(index, _)| index)
     }
 
+    /// The number that a backtrace gives to a frame.
+    pub(crate) fn number(&self, index: usize) -> usize {
+        self.crash.handler_frames.saturating_add(index)
+    }
+
     fn module_name(&self, frame: &Frame) -> Option<&'a str> {
         let report = self.crash.reports.get(frame.module?)?;
         report.path.rsplit('/').next()
@@ -233,6 +238,9 @@ impl<'a> Scene<'a> {
 
     fn is_library(&self, frame: &Frame) -> bool {
         if frame.signal_handler {
+            return true;
+        }
+        if self.is_of_interpreter(frame) {
             return true;
         }
         let file = self.module_name(frame);
@@ -254,6 +262,32 @@ impl<'a> Scene<'a> {
             Ok(function) => is_runtime(&function.name) || self.is_linked_library(frame),
             Err(_) => false,
         }
+    }
+
+    /// Whether the frame is of an interpreter, or of the standard library of its language. Code of extension modules
+    /// is the program's own.
+    fn is_of_interpreter(&self, frame: &Frame) -> bool {
+        let is_standard = |path: &str| {
+            let inside = path.split_once("/lib/python").map(|(_, inside)| inside);
+            let is_package = |inside: &str| {
+                ["/site-packages/", "/dist-packages/"]
+                    .iter()
+                    .any(|part| inside.contains(part))
+            };
+            inside.is_some_and(|inside| !is_package(inside)) || path.starts_with("<frozen ")
+        };
+        if frame.interpreted {
+            let place = frame.location.as_ref();
+            return place.is_some_and(|place| is_standard(&place.file));
+        }
+        let Some(module) = frame.module else {
+            return false;
+        };
+        // Interpreted frames are at an address of the interpreter.
+        let mut interpreted = self.crash.frames.iter().filter(|other| other.interpreted);
+        let path = self.crash.reports.get(module).map(|report| &report.path);
+        interpreted.clone().next().is_some() && path.is_some_and(|path| is_standard(path))
+            || interpreted.any(|other| other.module == Some(module))
     }
 
     /// Whether the frame is of a static program's C library: that has no debug information, the program's own
@@ -347,7 +381,7 @@ impl<'a> Scene<'a> {
 }
 
 /// Files of the system's libraries.
-const LIBRARIES: [&str; 18] = [
+const LIBRARIES: [&str; 19] = [
     "libc.so",
     "libc-2",
     "libm.so",
@@ -365,6 +399,7 @@ const LIBRARIES: [&str; 18] = [
     "liblsan",
     "libmsan",
     "libclang_rt",
+    "libffi.so",
     "[vdso]",
 ];
 

@@ -9,12 +9,20 @@ const LONGEST_SENTENCE: usize = 1000;
 pub(crate) fn quoted(text: &str) -> String {
     let text = text.trim();
     let mut out = String::new();
+    // Lines become one: their ends and indentation are one space.
+    let mut is_new_line = false;
     for (count, letter) in text.chars().enumerate() {
         if count >= LONGEST {
             out.push('…');
             break;
         }
-        out.push(if letter.is_control() { ' ' } else { letter });
+        let is_space = letter.is_control() || is_new_line && letter == ' ';
+        if !is_space {
+            out.push(letter);
+        } else if !is_new_line {
+            out.push(' ');
+        }
+        is_new_line = is_space;
     }
     out
 }
@@ -29,10 +37,11 @@ pub(crate) fn on_one_line(sentence: &str) -> String {
     out
 }
 
-/// `1 byte`, `4 bytes`.
+/// `1 byte`, `4 bytes`, `67,108,928 bytes`.
 pub(crate) fn bytes(count: u64) -> String {
     match count {
         1 => "1 byte".to_owned(),
+        10_000.. => format!("{} bytes", grouped(count)),
         _ => format!("{count} bytes"),
     }
 }
@@ -114,6 +123,11 @@ mod tests {
         assert_eq!(size(8 << 20), "8 MiB");
         assert_eq!(size(132 << 10), "132 KiB");
         assert_eq!(bytes(1), "1 byte");
+        assert_eq!(bytes(18_272), "18,272 bytes");
         assert_eq!(quoted("a\nb"), "a b");
+        assert_eq!(
+            quoted("differ\n  left: 1\n right: 2"),
+            "differ left: 1 right: 2"
+        );
     }
 }

@@ -119,6 +119,7 @@ proptest! {
             mappings: &[],
             modules: &[],
             frames: &frames,
+            handler_frames: 0,
             reports: &[],
             overflow: is_full.then_some(StackOverflow {
                 tid: 7,

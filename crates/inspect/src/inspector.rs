@@ -252,6 +252,7 @@ impl<'data> Inspector<'data> {
             frames,
             number,
             function: &found.function,
+            tail: &[],
         };
         found
             .scopes

@@ -20,6 +20,9 @@ use crate::scope::{self, FunctionIndex};
 const STEPS: u32 = 1 << 14;
 /// Requests of one expression to its surroundings.
 const REQUESTS: usize = 1 << 12;
+/// Tail calls between two frames, and functions that are searched for one.
+const TAIL_CALLS: usize = 4;
+const FUNCTIONS: usize = 1 << 12;
 /// How deep expressions ask for other expressions: entry values of callers.
 const DEPTH: usize = 16;
 /// Largest object that is put together from pieces.
@@ -56,7 +59,13 @@ pub(crate) struct Frame<'a, 'data> {
     pub(crate) frames: &'a [FrameRegisters],
     pub(crate) number: usize,
     pub(crate) function: &'a Die<'data>,
+    /// Of a function that left the stack by a tail call: the calls that led to it, from that of the frame
+    /// `number + 1` on. It has no registers; only what its callers passed is known.
+    pub(crate) tail: &'a [Call<'data>],
 }
+
+/// A function, and one of its call sites.
+pub(crate) type Call<'data> = (Die<'data>, Die<'data>);
 
 /// What expressions need of the process.
 pub(crate) struct Process<'a, 'data> {
@@ -98,7 +107,9 @@ impl Pieces {
 
 impl<'data> Frame<'_, 'data> {
     fn here(&self) -> Option<&FrameRegisters> {
-        self.frames.get(self.number)
+        self.frames
+            .get(self.number)
+            .filter(|_| self.tail.is_empty())
     }
 
     /// The address that location lists are asked for, as the file states it.
@@ -473,7 +484,15 @@ impl<'data> Frame<'_, 'data> {
         is_it: &dyn Fn(&Die<'data>) -> bool,
         depth: usize,
     ) -> Result<Value, Missing> {
-        let (caller, site) = self.call_site(depth).ok_or(Missing::OptimizedOut)?;
+        let found;
+        let calls = match self.tail {
+            [] => {
+                found = self.calls_here(depth).ok_or(Missing::OptimizedOut)?;
+                &found
+            }
+            tail => tail,
+        };
+        let ((caller, site), before) = calls.split_last().ok_or(Missing::OptimizedOut)?;
         let parameters = site.children(1 << 10);
         let parameter = parameters.iter().find(|one| is_it(one));
         let parameter = parameter.ok_or(Missing::OptimizedOut)?;
@@ -483,18 +502,86 @@ impl<'data> Frame<'_, 'data> {
         let Some(AttributeValue::Exprloc(value)) = value else {
             return Err(Missing::OptimizedOut);
         };
-        let number = self.number.saturating_add(1);
+        let is_on_stack = before.is_empty();
         let frame = Frame {
             process: self.process,
             frames: self.frames,
-            number,
-            function: &caller,
+            number: self.number.saturating_add(is_on_stack.into()),
+            function: caller,
+            tail: before,
         };
         frame.value(&site.unit, value, depth.saturating_add(1))
     }
 
-    /// The caller's function, and its call site that surely called this frame's function.
-    fn call_site(&self, depth: usize) -> Option<(Die<'data>, Die<'data>)> {
+    /// The call of the caller that led to this frame's function, and the tail calls between them. `None` if there are
+    /// several ways.
+    fn calls_here(&self, depth: usize) -> Option<Vec<Call<'data>>> {
+        let call = self.call_site()?;
+        let (caller, site) = &call;
+        if self.calls_this(site, caller, depth) {
+            return Some(vec![call]);
+        }
+        let target = called(site)?;
+        let mut ways = Vec::new();
+        self.tail_calls(&target, &mut vec![call], &mut ways)?;
+        match ways.len() {
+            1 => ways.pop(),
+            _ => None,
+        }
+    }
+
+    /// Adds the ways from `target`, to which `calls` led, to this frame's function. `None` if that is not certain.
+    fn tail_calls(
+        &self,
+        target: &Die<'data>,
+        calls: &mut Vec<Call<'data>>,
+        ways: &mut Vec<Vec<Call<'data>>>,
+    ) -> Option<()> {
+        let function = self.defined(target)?;
+        let is_known = |(known, _): &Call<'data>| known.id() == function.id();
+        if calls.len() > TAIL_CALLS || calls.iter().any(is_known) {
+            return None;
+        }
+        for site in self.process.functions.tail_calls(&function) {
+            let next = called(&site)?;
+            calls.push((function.clone(), site));
+            if self.is_this(&next) {
+                ways.push(calls.clone());
+            } else {
+                self.tail_calls(&next, calls, ways)?;
+            }
+            calls.pop();
+        }
+        Some(())
+    }
+
+    /// The function with code that an entry means, which may only declare it.
+    fn defined(&self, target: &Die<'data>) -> Option<Die<'data>> {
+        let key = (target.id(), self.function.id());
+        let functions = self.process.functions;
+        functions.remembered_definition(key, || self.find_definition(target))
+    }
+
+    fn find_definition(&self, target: &Die<'data>) -> Option<Die<'data>> {
+        let has_code = |die: &Die<'data>| {
+            die.entry.has_attr(gimli::DW_AT_low_pc) || die.entry.has_attr(gimli::DW_AT_ranges)
+        };
+        if has_code(target) {
+            return Some(target.clone());
+        }
+        let is_it = |die: &Die<'data>| {
+            die.tag() == gimli::DW_TAG_subprogram && has_code(die) && is_same(die, target)
+        };
+        [target, self.function].into_iter().find_map(|known| {
+            let root = known.unit.unit.header.root_offset();
+            let root = known.module.die(&known.unit, root)?;
+            let mut functions = root.children(FUNCTIONS).into_iter();
+            functions.find(is_it)
+        })
+    }
+
+    /// The caller's function, and its call site that returns to it.
+    fn call_site(&self) -> Option<Call<'data>> {
         let here = self.here()?;
         let caller = self.frames.get(self.number.checked_add(1)?)?;
         let is_called = here.frame.trust == cdh_symbolize::FrameTrust::Registers
@@ -509,26 +596,20 @@ impl<'data> Frame<'_, 'data> {
         let (lookup, after) = (caller.frame.lookup_svma()?.0, caller.frame.svma?.0);
         let function = self.process.functions.find(&module, lookup)?;
         let site = self.process.functions.call_site(&function, after)?;
-        self.calls_this(&site, &function, depth)
-            .then_some((function, site))
+        Some((function, site))
     }
 
     /// Whether a call site's target is this frame's function: a function that it tail called has other parameters.
     fn calls_this(&self, site: &Die<'data>, caller: &Die<'data>, depth: usize) -> bool {
-        let origin = site
-            .follow(gimli::DW_AT_call_origin)
-            .or_else(|| site.follow(gimli::DW_AT_abstract_origin));
-        let own: Vec<DieId> = self.function.chain().iter().map(Die::id).collect();
-        let Some(origin) = origin else {
-            return self.calls_this_by_pointer(site, caller, depth);
-        };
-        if origin.chain().iter().any(|die| own.contains(&die.id())) {
-            return true;
+        match called(site) {
+            Some(origin) => self.is_this(&origin),
+            None => self.calls_this_by_pointer(site, caller, depth),
         }
-        // Declared in the caller's unit, defined in another one.
-        let name = |die: &Die<'data>| die.linkage_name().or_else(|| die.name());
-        let (called, mine) = (name(&origin), name(self.function));
-        called.is_some() && called == mine && origin.flag(gimli::DW_AT_external)
+    }
+
+    /// Whether a called function is that of this frame.
+    fn is_this(&self, origin: &Die<'data>) -> bool {
+        is_same(self.function, origin)
     }
 
     fn calls_this_by_pointer(&self, site: &Die<'data>, caller: &Die<'data>, depth: usize) -> bool {
@@ -543,12 +624,52 @@ impl<'data> Frame<'_, 'data> {
             frames: self.frames,
             number: self.number.saturating_add(1),
             function: caller,
+            tail: &[],
         };
         let entry = scope::entry_of(self.function);
         let entry = entry.map(|entry| entry.wrapping_add(self.function.module.bias));
         let target = frame.number(&site.unit, target, depth.saturating_add(1));
         entry.is_some() && target.ok() == entry
     }
+}
+
+/// The function that a call site calls.
+fn called<'data>(site: &Die<'data>) -> Option<Die<'data>> {
+    site.follow(gimli::DW_AT_call_origin)
+        .or_else(|| site.follow(gimli::DW_AT_abstract_origin))
+}
+
+/// Whether a called function is this one: itself, or declared where it is called and defined in another unit.
+fn is_same(function: &Die<'_>, called: &Die<'_>) -> bool {
+    let own: Vec<DieId> = function.chain().iter().map(Die::id).collect();
+    if called.chain().iter().any(|die| own.contains(&die.id())) {
+        return true;
+    }
+    if !called.flag(gimli::DW_AT_external) {
+        return false;
+    }
+    match (called.linkage_name(), function.linkage_name()) {
+        (Some(there), Some(here)) => there == here,
+        (Some(there), None) => function.name().as_ref() == Some(&there),
+        // Libraries in C have several names for a function.
+        (None, here) => {
+            let there = called.name();
+            there.is_some() && (there == here || there == function.name() && is_c(function))
+        }
+    }
+}
+
+fn is_c(die: &Die<'_>) -> bool {
+    matches!(
+        die.unit.language(),
+        Some(
+            gimli::DW_LANG_C
+                | gimli::DW_LANG_C89
+                | gimli::DW_LANG_C99
+                | gimli::DW_LANG_C11
+                | gimli::DW_LANG_C17
+        )
+    )
 }
 
 /// Why an evaluation ended.

@@ -25,6 +25,8 @@ pub(crate) const DEPTH: usize = 20;
 const VALUES: u32 = 20_000;
 /// Bytes of an array that are compared with its first elements.
 const ARRAY: u64 = 1 << 20;
+/// Functions of a class that are looked at.
+const FUNCTIONS: usize = 1 << 12;
 
 /// What reading needs.
 pub(crate) struct ValueReader<'a, 'data> {
@@ -196,11 +198,16 @@ impl<'a, 'data> ValueReader<'a, 'data> {
                 let offset = i64::from_le_bytes(padded(&bytes));
                 let name = self.pointed_member(plain, offset);
                 let number = offset.into();
-                // A function of the class: it may be virtual.
-                Ok(match size > 8 {
-                    true => Value::Pointer(self.pointer(offset as u64, None)),
-                    false => Value::Enum { name, number },
-                })
+                if size <= 8 {
+                    return Ok(Value::Enum { name, number });
+                }
+                // To a function of the class: its address, or of a virtual one its place in the table, plus 1.
+                if offset as u64 % 2 == 1
+                    && let Some(name) = self.virtual_function(plain, offset as u64 / 8)
+                {
+                    return Ok(Value::Described(format!("&virtual {name}")));
+                }
+                Ok(Value::Pointer(self.pointer(offset as u64, None)))
             }
             Kind::Record(record) => {
                 if let Some(slice) = self.slice(object, plain, depth) {
@@ -276,6 +283,26 @@ impl<'a, 'data> ValueReader<'a, 'data> {
         };
         let name = record.members.iter().find(is_it)?.name.clone()?;
         Some(format!("&{}::{name}", self.types.qualified(&class)?))
+    }
+
+    /// The virtual function at a place in the table of the class that a pointer to its functions belongs to.
+    fn virtual_function(&self, plain: &Type<'data>, number: u64) -> Option<String> {
+        let class = plain.die.follow(gimli::DW_AT_containing_type)?;
+        let class = self.types.plain(&class)?;
+        let is_it = |die: &Die<'data>| {
+            let at = die.attr(gimli::DW_AT_vtable_elem_location);
+            let Some(AttributeValue::Exprloc(place)) = at else {
+                return false;
+            };
+            let mut operations = place.operations(die.unit.unit.encoding());
+            matches!(
+                operations.next(),
+                Ok(Some(gimli::Operation::UnsignedConstant { value })) if value == number
+            )
+        };
+        let functions = class.die.children(FUNCTIONS);
+        let name = functions.iter().find(|die| is_it(die))?.name()?;
+        Some(format!("{}::{name}", self.types.qualified(&class)?))
     }
 
     fn count(&self, dimension: &Count<'data>) -> Option<u64> {
@@ -521,11 +548,20 @@ impl<'a, 'data> ValueReader<'a, 'data> {
             _ => MemberKind::Plain,
         };
         let name = match (kind, &member.of) {
-            (MemberKind::Base, Some(of)) => Some(self.types.name(Some(of))),
+            // The class itself, not a name that it has for it.
+            (MemberKind::Base, Some(of)) => {
+                let plain = self.types.plain(of);
+                let own = plain.as_ref().map_or(of, |plain| &plain.die);
+                Some(self.types.name(Some(own)))
+            }
             _ => member.name.clone(),
         };
         let value = match kind {
-            MemberKind::Static => self.static_member(member, depth),
+            MemberKind::Static => {
+                let class = self.types.plain(&object.of);
+                let class = class.and_then(|class| self.types.qualified(&class));
+                self.static_member(member, class.as_deref(), depth)
+            }
             _ => match self.locate(object, member) {
                 Ok(inside) => match member.bits {
                     Some((first, size)) => self.bit_field(object, &inside, first, size),
@@ -569,14 +605,22 @@ impl<'a, 'data> ValueReader<'a, 'data> {
         }
     }
 
-    fn static_member(&self, member: &MemberType<'data>, depth: usize) -> Value {
+    fn static_member(
+        &self,
+        member: &MemberType<'data>,
+        class: Option<&str>,
+        depth: usize,
+    ) -> Value {
         let Some(of) = member.of.clone() else {
             return Value::Missing(Missing::OptimizedOut);
         };
         let size = self.types.size(&of).unwrap_or(0);
         let mut place = self.frame.place_of(&member.die, size);
         if matches!(place, Place::Nowhere(_))
-            && let Some(name) = member.die.linkage_name()
+            && let Some(name) = member
+                .die
+                .linkage_name()
+                .or_else(|| mangled(class?, member.name.as_deref()?))
             && let Some(at) = (self.address_of)(&name)
         {
             place = Place::Memory(at);
@@ -763,9 +807,10 @@ impl<'a, 'data> ValueReader<'a, 'data> {
             let inside = b.saturating_mul(size) < ARRAY && size > 0 && size < ARRAY;
             let read = |index: u64| {
                 let at = object.at.wrapping_add(index.wrapping_mul(size));
-                self.bytes(&object.place, at, width).ok()
+                self.bytes(&object.place, at, width)
             };
-            inside && read(a).is_some_and(|a| Some(a) == read(b))
+            // Those that are optimized out are equal too; those that the core lacks are at different addresses.
+            inside && read(a) == read(b)
         };
         while index < count && shown < ELEMENTS as u64 && self.left.get() > 0 {
             let one = Object {
@@ -934,13 +979,46 @@ fn scalar(encoding: DwAte, plain: &Type<'_>, bytes: &[u8]) -> Value {
             }
             _ => Value::Word("<a number of another size>"),
         },
-        gimli::DW_ATE_complex_float => Value::Word("<a complex number>"),
+        gimli::DW_ATE_complex_float => complex(bytes),
         gimli::DW_ATE_signed | gimli::DW_ATE_signed_char => Value::Integer(signed),
         gimli::DW_ATE_address => Value::Unsigned(unsigned),
         // The type that Rust gives `()` has no bytes.
         _ if bytes.is_empty() && name == "()" => Value::Word("()"),
         _ if bytes.is_empty() => Value::Word("void"),
         _ => Value::Unsigned(unsigned),
+    }
+}
+
+/// The symbol of a static member, which clang does not state: of classes without template arguments.
+fn mangled(class: &str, name: &str) -> Option<String> {
+    let is_plain = |part: &str| {
+        let mut letters = part.chars();
+        !part.is_empty() && letters.all(|letter| letter.is_alphanumeric() || letter == '_')
+    };
+    let parts: Vec<&str> = class.split("::").chain([name]).collect();
+    let are_plain = parts.iter().all(|part| is_plain(part));
+    let parts = parts.iter().map(|part| format!("{}{part}", part.len()));
+    are_plain.then(|| format!("_ZN{}E", parts.collect::<String>()))
+}
+
+/// Two floating-point numbers: `1 + 2i`.
+fn complex(bytes: &[u8]) -> Value {
+    let number = |bytes: &[u8]| match bytes.len() {
+        4 => Some(Value::Float {
+            value: f32::from_le_bytes(padded(bytes)).into(),
+            single: true,
+        }),
+        8 => Some(Value::Float {
+            value: f64::from_le_bytes(padded(bytes)),
+            single: false,
+        }),
+        _ => None,
+    };
+    let halves = bytes.split_at_checked(bytes.len() / 2);
+    let numbers = halves.and_then(|(real, imaginary)| number(real).zip(number(imaginary)));
+    match numbers {
+        Some((real, imaginary)) => Value::Described(format!("{real} + {imaginary}i")),
+        None => Value::Word("<a complex number>"),
     }
 }
 
@@ -965,5 +1043,27 @@ fn flags(names: &[(String, i128)], number: i128, outer: &str) -> Option<String> 
         (true, _) => Some(format!("(unknown: {number:#x})")),
         (false, 0) => Some(format!("({})", found.join(" | "))),
         (false, left) => Some(format!("({} | unknown: {left:#x})", found.join(" | "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn static_members_of_plain_classes_have_a_symbol() {
+        let symbol = mangled("shop::Item", "count");
+        assert_eq!(symbol.as_deref(), Some("_ZN4shop4Item5countE"));
+        assert_eq!(mangled("Box<int>", "count"), None);
+        assert_eq!(mangled("(anonymous namespace)::Item", "count"), None);
+    }
+
+    #[test]
+    fn complex_numbers_are_written_as_gdb_writes_them() {
+        let bytes = [1.0_f32.to_le_bytes(), (-2.5_f32).to_le_bytes()].concat();
+        assert_eq!(complex(&bytes).to_string(), "1 + -2.5i");
+        let bytes = [0.5_f64.to_le_bytes(), 2.0_f64.to_le_bytes()].concat();
+        assert_eq!(complex(&bytes).to_string(), "0.5 + 2i");
+        assert_eq!(complex(&[0; 3]).to_string(), "<a complex number>");
     }
 }

@@ -35,8 +35,13 @@ pub(crate) struct Scopes<'data> {
 
 /// Functions by address: start, end, entry.
 type Functions = Rc<Vec<(u64, u64, UnitOffset)>>;
-/// The entry of a call site by the address that the call returns to.
-type CallSites = Rc<HashMap<u64, UnitOffset>>;
+/// The entries of the call sites of a function.
+#[derive(Default)]
+struct CallSites {
+    /// By the address that the call returns to.
+    returning: HashMap<u64, UnitOffset>,
+    tail: Vec<UnitOffset>,
+}
 
 /// Remembers where the functions of a unit are, which one an address is in, and the call sites of a function: stacks
 /// pass the same ones again and again.
@@ -45,7 +50,9 @@ pub(crate) struct FunctionIndex<'data> {
     units: RefCell<HashMap<DieId, Functions>>,
     /// By the module's number and the address.
     known: RefCell<HashMap<(usize, u64), Option<Die<'data>>>>,
-    call_sites: RefCell<HashMap<DieId, CallSites>>,
+    call_sites: RefCell<HashMap<DieId, Rc<CallSites>>>,
+    /// By the entry that means a function, and the function that asks.
+    definitions: RefCell<HashMap<(DieId, DieId), Option<Die<'data>>>>,
 }
 
 impl<'data> FunctionIndex<'data> {
@@ -91,21 +98,52 @@ impl<'data> FunctionIndex<'data> {
 
     /// The call site in `function` that returns to `after`, also in blocks and inlined calls.
     pub(crate) fn call_site(&self, function: &Die<'data>, after: u64) -> Option<Die<'data>> {
+        let sites = self.call_sites(function);
+        function
+            .module
+            .die(&function.unit, *sites.returning.get(&after)?)
+    }
+
+    /// The tail calls of `function`.
+    pub(crate) fn tail_calls(&self, function: &Die<'data>) -> Vec<Die<'data>> {
+        let sites = self.call_sites(function);
+        let die = |at: &UnitOffset| function.module.die(&function.unit, *at);
+        sites.tail.iter().filter_map(die).collect()
+    }
+
+    fn call_sites(&self, function: &Die<'data>) -> Rc<CallSites> {
         let known = self.call_sites.borrow().get(&function.id()).cloned();
-        let sites = known.unwrap_or_else(|| {
-            let mut found = HashMap::new();
+        known.unwrap_or_else(|| {
+            let mut found = CallSites::default();
             // What comes before an error is sound.
             let _ = list_call_sites(function, &mut found);
             let found = Rc::new(found);
             let mut all = self.call_sites.borrow_mut();
             all.insert(function.id(), Rc::clone(&found));
             found
-        });
-        function.module.die(&function.unit, *sites.get(&after)?)
+        })
+    }
+
+    /// What `find` answers, or answered before for the same key.
+    pub(crate) fn remembered_definition(
+        &self,
+        key: (DieId, DieId),
+        find: impl FnOnce() -> Option<Die<'data>>,
+    ) -> Option<Die<'data>> {
+        if let Some(known) = self.definitions.borrow().get(&key) {
+            return known.clone();
+        }
+        let found = find();
+        let mut all = self.definitions.borrow_mut();
+        if all.len() >= ADDRESSES {
+            all.clear();
+        }
+        all.insert(key, found.clone());
+        found
     }
 }
 
-fn list_call_sites(function: &Die<'_>, found: &mut HashMap<u64, UnitOffset>) -> gimli::Result<()> {
+fn list_call_sites(function: &Die<'_>, found: &mut CallSites) -> gimli::Result<()> {
     let unit = function.unit.reference();
     let entries_at = |at| function.unit.unit.entries_raw(Some(at));
     let start = function.entry.offset();
@@ -135,12 +173,12 @@ fn list_call_sites(function: &Die<'_>, found: &mut HashMap<u64, UnitOffset>) -> 
                     .attr_value(gimli::DW_AT_call_return_pc)
                     .or_else(|| entry.attr_value(gimli::DW_AT_low_pc));
                 let is = |name| matches!(entry.attr_value(name), Some(AttributeValue::Flag(true)));
-                let is_tail = is(gimli::DW_AT_call_tail_call) || is(gimli::DW_AT_GNU_tail_call);
-                if let Some(returns) = returns
+                if is(gimli::DW_AT_call_tail_call) || is(gimli::DW_AT_GNU_tail_call) {
+                    found.tail.push(at);
+                } else if let Some(returns) = returns
                     && let Ok(Some(returns)) = unit.attr_address(returns)
-                    && !is_tail
                 {
-                    found.entry(returns).or_insert(at);
+                    found.returning.entry(returns).or_insert(at);
                 }
                 passed_over = Some(depth);
             }

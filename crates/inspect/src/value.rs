@@ -64,7 +64,7 @@ pub enum Value {
     Container(Container),
     /// A word in place of a value: `<incomplete type>`, `<synthetic pointer>`.
     Word(&'static str),
-    /// As the runtime of an interpreted language describes it.
+    /// In words: a complex number, an object of an interpreted language.
     Described(String),
     /// There was no time or no room to read it.
     Omitted,

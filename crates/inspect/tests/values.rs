@@ -241,6 +241,50 @@ int main(int argc, char **argv) { return outer(argc, 5) + (argv != 0); }
 }
 
 #[test]
+fn arguments_that_were_passed_through_a_tail_call_are_known() {
+    let source = r#"
+volatile int *volatile nowhere;
+__attribute__((noipa)) void sink(int *x) { __asm__ volatile("" : : "r"(x) : "memory"); }
+__attribute__((noinline, noclone)) static int last(int first, int second, int third) {
+    int gone = first * second + third;
+    sink(&gone);
+    *nowhere = gone;
+    return gone;
+}
+__attribute__((noinline, noclone)) static int middle(int first, int second) { return last(first, second, 3); }
+__attribute__((noinline, noclone)) static int other(int first) { return last(first, 8, 9); }
+__attribute__((noinline, noclone)) static int two_ways(int first) { return first > 2 ? last(first, 6, 6) : other(first); }
+int main(int argc, char **argv) {
+    if (argc > 5) return two_ways(argc) + (argv != 0);
+    return middle(argc, 42) + (argv != 0);
+}
+"#;
+    with_crash(&["gcc", "-O2"], "program.c", source, |inspector, frames| {
+        let (_, last) = function(inspector, frames, "last");
+        let known = |name| {
+            let variable = of(&last.arguments, name);
+            let at_entry = variable.value_at_entry.as_ref();
+            at_entry.unwrap_or(&variable.value).to_string()
+        };
+        assert_eq!(known("second"), "42");
+        assert_eq!(known("third"), "3");
+    });
+    // Through which function it came is not certain.
+    let source = source.replace("argc > 5", "argc < 5");
+    with_crash(
+        &["gcc", "-O2"],
+        "program.c",
+        &source,
+        |inspector, frames| {
+            let (_, last) = function(inspector, frames, "last");
+            let second = of(&last.arguments, "second");
+            assert_eq!(second.value, Value::Missing(Missing::OptimizedOut));
+            assert_eq!(second.value_at_entry, None);
+        },
+    );
+}
+
+#[test]
 fn containers_of_cpp_are_shown_by_what_they_hold() {
     let source = r#"
 #include <map>
@@ -250,7 +294,7 @@ fn containers_of_cpp_are_shown_by_what_they_hold() {
 #include <string>
 #include <unordered_map>
 #include <vector>
-struct Base { int id = 4; virtual ~Base() {} };
+struct Base { int id = 4; virtual ~Base() {} virtual int twice() const { return 2 * id; } };
 struct Derived : Base { std::string name = "derived"; int &ref; Derived(int &r) : ref(r) {} };
 volatile int *volatile nowhere;
 int main() {
@@ -265,7 +309,8 @@ int main() {
     std::unique_ptr<int> unique(new int(5)), nothing;
     auto shared = std::make_shared<std::string>("shared");
     std::optional<int> some = 4, none;
-    *nowhere = vector.size() + map.size() + table.size() + set.size() + *unique + shared->size() + *some + none.has_value() + text.size() + longer.size() + ref + derived.id + (nothing != nullptr);
+    int (Base::*method)() const = &Base::twice;
+    *nowhere = (derived.*method)() + vector.size() + map.size() + table.size() + set.size() + *unique + shared->size() + *some + none.has_value() + text.size() + longer.size() + ref + derived.id + (nothing != nullptr);
 }
 "#;
     with_crash(
@@ -286,6 +331,7 @@ int main() {
                     ("nothing", "std::unique_ptr()"),
                     ("some", "std::optional(4)"),
                     ("none", "std::optional()"),
+                    ("method", "&virtual Base::twice"),
                 ],
             );
             let text = |name| of(&main.locals, name).value.to_string();
@@ -313,8 +359,10 @@ int main() {
 fn values_of_rust_are_written_as_rust_writes_them() {
     let source = r#"
 use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
 enum Shape { Dot, Circle(f64), Rect { w: u32, h: u32 } }
 struct Order<'a> { name: String, who: &'a str, items: Vec<u32>, shape: Shape, pair: (i32, char) }
 static mut NOWHERE: *mut u32 = 8 as *mut u32;
@@ -323,10 +371,17 @@ fn checkout(order: &Order, opt: Option<u32>, none: Option<String>) -> u32 {
     let map: HashMap<u32, u32> = [(1, 10)].into_iter().collect();
     let rc = Rc::new(5u32);
     let arc = Arc::new(String::from("arc"));
+    let cell = Cell::new(6);
+    let free = RefCell::new(vec![1u8]);
+    let length = free.borrow().len() as u32;
+    let shared = RefCell::new(7);
+    let borrowed = shared.borrow();
+    let mutex = Mutex::new(String::from("locked"));
+    let atomic = AtomicU32::new(9);
     let bytes = [1u8, 2];
     let slice = &bytes[..];
     let shapes = vec![Shape::Dot, Shape::Circle(1.5), Shape::Rect { w: 2, h: 3 }];
-    unsafe { NOWHERE.write_volatile(map.len() as u32 + *rc + arc.len() as u32 + slice.len() as u32 + shapes.len() as u32) };
+    unsafe { NOWHERE.write_volatile(map.len() as u32 + *rc + arc.len() as u32 + slice.len() as u32 + shapes.len() as u32 + cell.get() + length + *borrowed + mutex.lock().unwrap().len() as u32 + atomic.load(std::sync::atomic::Ordering::SeqCst)) };
     opt.unwrap_or(0) + none.map_or(0, |x| x.len() as u32) + order.items[0]
 }
 fn main() {
@@ -353,12 +408,22 @@ fn main() {
                     ("map", "HashMap(1) {[1] = 10}"),
                     ("rc", "Rc(5)"),
                     ("arc", r#"Arc("arc")"#),
+                    ("cell", "Cell(6)"),
+                    ("free", "RefCell(Vec(1) [1])"),
+                    ("shared", "RefCell[borrowed](7)"),
+                    ("borrowed", "Ref(7)"),
+                    ("mutex", r#"Mutex("locked")"#),
                     ("slice", "&[u8] [1, 2]"),
                     (
                         "shapes",
                         "Vec(3) [program::Shape::Dot, program::Shape::Circle(1.5), program::Shape::Rect{w: 2, h: 3}]",
                     ),
                 ],
+            );
+            let atomic = of(&checkout.locals, "atomic").value.to_string();
+            assert!(
+                atomic.starts_with("Atomic") && atomic.ends_with("(9)"),
+                "{atomic}"
             );
             let (_, main) = function(inspector, frames, "main");
             let order = of(&main.locals, "order").value.to_string();

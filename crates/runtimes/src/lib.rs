@@ -11,14 +11,20 @@
 #![deny(clippy::arithmetic_side_effects)]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+mod attached;
+mod capture;
 mod go;
 mod process;
 mod python;
 mod replacement;
 mod report;
 
-use cdh_symbolize::{Backtrace, Fingerprint, Frame, OriginalSignal, ThreadBacktrace};
+use cdh_symbolize::{Backtrace, Frame, ThreadBacktrace};
 
+pub use attached::AttachedRuntimes;
+pub use capture::{
+    InterpretedStack, StoredFrame, StoredFrames, UnwoundStack, may_interpret, put_stored,
+};
 pub use process::Process;
 pub use replacement::Replacement;
 pub use report::{
@@ -36,14 +42,30 @@ pub struct Options {
     pub max_frames: usize,
 }
 
-/// What one language answers. A module provides a function of type [`Attach`], which is the first question.
+/// What one language answers at the crash. A module provides a function that attaches, which is the first question.
 pub(crate) trait Runtime {
     /// Which frames replace these native ones? Ranges are in the order of the stack and do not overlap. A thread
-    /// whose native frames remain has none.
-    fn frames(&self, thread: &ThreadBacktrace) -> Vec<Replacement>;
+    /// whose native frames remain has none. A maximum of `limit` frames of the language is read; further ranges have
+    /// none.
+    fn frames(&self, thread: &ThreadBacktrace, limit: usize) -> Vec<Replacement> {
+        let _ = (thread, limit);
+        Vec::new()
+    }
 
-    /// What do you know about the death? `stacks` are the native stacks, the crashing thread first.
-    fn report(&self, stacks: &Backtrace, options: &Options) -> RuntimeReport;
+    /// Index of the module that runs code of an interpreted language. `None` if all frames are native.
+    fn interpreter(&self) -> Option<usize> {
+        None
+    }
+
+    /// Id of the thread that ended the program, where the runtime lets another one than `received` receive the signal.
+    fn crashing_thread(&self, received: u32) -> Option<u32> {
+        let _ = received;
+        None
+    }
+
+    /// Reads what a report and the variables of the crashing thread need, so that a memory that records its pages has
+    /// them.
+    fn touch(&self, crashing: u32);
 
     /// What a fingerprint calls the function of a frame that was put in. `None` if it does not count: it is part of the
     /// language, or generated.
@@ -51,6 +73,12 @@ pub(crate) trait Runtime {
         let _ = frame;
         None
     }
+}
+
+/// What one language answers later. It is a trait of its own so that the handler is built without it.
+pub(crate) trait Report {
+    /// What do you know about the death? `stacks` are the native stacks, the crashing thread first.
+    fn report(&self, stacks: &Backtrace, options: &Options) -> RuntimeReport;
 
     /// Arguments and local variables of a frame that was put in.
     fn variables(&self, frame: &Frame) -> Vec<Variable> {
@@ -59,66 +87,30 @@ pub(crate) trait Runtime {
     }
 }
 
-/// Is this process yours? `None` if not: it must be quick to say so.
-type Attach = for<'p> fn(&'p Process<'p>) -> Option<Box<dyn Runtime + 'p>>;
-
-const RUNTIMES: [Attach; 2] = [go::attach, python::attach];
-
-/// Asks every language. Frames in `backtrace` are replaced in place; a process with several runtimes, such as a Go
-/// program that embeds Python, has several reports.
+/// Asks every language, as [`AttachedRuntimes::examine`].
 #[must_use]
 pub fn examine(
     process: &Process<'_>,
     backtrace: &mut Backtrace,
     options: &Options,
 ) -> Vec<RuntimeReport> {
-    let attached = RUNTIMES.iter().filter_map(|attach| attach(process));
-    let mut reports = Vec::new();
-    for runtime in attached {
-        reports.push(runtime.report(backtrace, options));
-        for (index, thread) in backtrace.threads.iter_mut().enumerate() {
-            let replacements = runtime.frames(thread);
-            if let Some(original) = backtrace.original_signal.as_mut().filter(|_| index == 0) {
-                let nested = original.nested.iter_mut().map(|nested| &mut nested.frame);
-                for frame in std::iter::once(&mut original.frame).chain(nested) {
-                    *frame = replacement::moved(*frame, &replacements);
-                }
-            }
-            replacement::apply(thread, replacements);
-        }
-        let crashing = backtrace.threads.iter().find(|thread| thread.crashing);
-        let mixed = crashing.filter(|thread| thread.frames.iter().any(|frame| frame.interpreted));
-        if let Some(thread) = mixed {
-            let name = |frame: &Frame| runtime.counted_name(frame);
-            let original = backtrace.original_signal.as_ref();
-            let frames = OriginalSignal::frames(original, &thread.frames);
-            let made = Fingerprint::from_interpreted(frames, &backtrace.modules, name);
-            backtrace.fingerprint = made.as_ref().map(|made| made.fingerprint.clone());
-            backtrace.explanation = made;
-        }
-    }
-    reports
+    AttachedRuntimes::of(process).examine(backtrace, options)
 }
 
 /// Reads the variables of interpreted frames.
-pub struct VariableReader<'p>(Vec<Box<dyn Runtime + 'p>>);
+pub struct VariableReader<'p>(AttachedRuntimes<'p>);
 
 impl<'p> VariableReader<'p> {
     /// Asks every language whether the process is its own.
     #[must_use]
     pub fn of(process: &'p Process<'p>) -> Self {
-        Self(
-            RUNTIMES
-                .iter()
-                .filter_map(|attach| attach(process))
-                .collect(),
-        )
+        Self(AttachedRuntimes::of(process))
     }
 
     /// Arguments, in the order of the declaration, then other local variables of a frame that [`examine`] put in.
     #[must_use]
     pub fn variables(&self, frame: &Frame) -> Vec<Variable> {
-        let mut all = self.0.iter().map(|runtime| runtime.variables(frame));
+        let mut all = self.0.reports().map(|runtime| runtime.variables(frame));
         all.find(|variables| !variables.is_empty())
             .unwrap_or_default()
     }

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use cdh_symbolize::{Frame, ThreadBacktrace};
+use cdh_symbolize::{Frame, OriginalSignal, ThreadBacktrace};
 
 /// Frames that take the place of native ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,14 @@ pub(crate) fn apply(thread: &mut ThreadBacktrace, replacements: Vec<Replacement>
     }
     let rest = native.get(next..).unwrap_or_default();
     thread.frames.extend_from_slice(rest);
+}
+
+/// Gives the frames of an original signal the numbers that they have after the replacement.
+pub(crate) fn move_signal(original: &mut OriginalSignal, replacements: &[Replacement]) {
+    let nested = original.nested.iter_mut().map(|nested| &mut nested.frame);
+    for frame in std::iter::once(&mut original.frame).chain(nested) {
+        *frame = moved(*frame, replacements);
+    }
 }
 
 /// Where the native frame `index` is after the replacement; the first frame in its place if it was replaced.

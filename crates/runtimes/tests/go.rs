@@ -8,8 +8,10 @@
     clippy::unwrap_used
 )]
 
-use cdh_elfcore::{Avma, FileOffset, Memory, Module, ModuleKind, ModuleRange};
-use cdh_runtimes::{Options, Process, RuntimeReport, examine};
+use cdh_elfcore::{
+    Avma, FileOffset, Machine, Memory, Module, ModuleKind, ModuleRange, Registers, Thread,
+};
+use cdh_runtimes::{AttachedRuntimes, Options, Process, RuntimeReport, examine};
 use cdh_symbolize::{Alone, BacktraceOptions, LoadedModule, SectionArena, backtrace};
 
 /// Where the program is, and where its data is.
@@ -172,7 +174,8 @@ fn image() -> Image {
     image
 }
 
-fn examined(image: &Image) -> Vec<RuntimeReport> {
+/// What is asked of the process with these threads, the one that received the signal first.
+fn asked<T>(image: &Image, threads: &[u32], ask: impl FnOnce(&Process<'_>) -> T) -> T {
     let file = program();
     let module = Module {
         path: b"/bin/program".to_vec(),
@@ -186,23 +189,67 @@ fn examined(image: &Image) -> Vec<RuntimeReport> {
         build_id: None,
         bias: Some(PROGRAM),
     };
-    let loaded = [LoadedModule::from_file(&module, &file)];
-    let arena = SectionArena::new();
-    let options = BacktraceOptions::default();
-    let mut stacks = backtrace(&[], image, &loaded, &arena, &options);
+    let threads: Vec<Thread> = threads
+        .iter()
+        .map(|tid| Thread {
+            tid: *tid,
+            signal: 6,
+            registers: Registers::new(Machine::X86_64),
+            blocked: 0,
+        })
+        .collect();
     let process = Process {
-        threads: &[],
+        threads: &threads,
         memory: image,
-        modules: &loaded,
-        arena: &arena,
+        modules: &[LoadedModule::from_file(&module, &file)],
+        arena: &SectionArena::new(),
         surroundings: &Alone,
     };
-    let options = Options {
-        task_stacks: true,
-        system_tasks: true,
-        max_frames: 64,
+    ask(&process)
+}
+
+fn examined(image: &Image) -> Vec<RuntimeReport> {
+    asked(image, &[], |process| {
+        let options = BacktraceOptions::default();
+        let (modules, arena) = (process.modules, process.arena);
+        let mut stacks = backtrace(&[], image, modules, arena, &options);
+        let options = Options {
+            task_stacks: true,
+            system_tasks: true,
+            max_frames: 64,
+        };
+        examine(process, &mut stacks, &options)
+    })
+}
+
+#[test]
+fn thread_that_ended_the_program_is_not_always_the_one_that_received_the_signal() {
+    let crashing = |image: &Image, threads: &[u32]| {
+        asked(image, threads, |process| {
+            AttachedRuntimes::of(process).crashing_thread()
+        })
     };
-    examine(&process, &mut stacks, &options)
+    let mut image = image();
+    assert_eq!(crashing(&image, &[7, 42]), Some(42));
+    assert_eq!(crashing(&image, &[42, 7]), None);
+    // It is no thread of the process.
+    assert_eq!(crashing(&image, &[7, 8]), None);
+    image.word(MACHINE + 264, 0);
+    assert_eq!(crashing(&image, &[7, 42]), None);
+}
+
+#[test]
+fn goroutines_that_are_not_in_the_core_are_counted() {
+    let mut image = image();
+    for number in 2..20 {
+        image.word(LIST + 8 * number, SECOND);
+    }
+    image.word(LIST + 8 * 20, DATA + SIZE as u64);
+    image.word(ALLGS + 8, 21);
+    image.word(ALLGS + 16, 21);
+    let report = &examined(&image)[0];
+    assert_eq!(report.tasks.as_ref().unwrap().total, 20);
+    assert_eq!(report.gaps, ["1 of 21 goroutines are not in the core"]);
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn runtimes_does_no_io_and_uses_only_elfcore_and_symbolize() {
 }
 
 #[test]
-fn only_the_pipeline_and_faces_use_runtimes() {
+fn only_the_pipeline_faces_and_the_record_of_a_capture_use_runtimes() {
     let root = here().join("../..");
     let mut found = Vec::new();
     for room in ["src", "agent/src", "crates"] {
@@ -60,6 +60,7 @@ fn only_the_pipeline_and_faces_use_runtimes() {
         "src/render/",
         "src/tui/",
         "src/commands/",
+        "agent/src/handler/record/",
         "crates/runtimes/",
     ];
     for path in found {

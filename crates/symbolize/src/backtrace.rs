@@ -35,6 +35,8 @@ pub struct BacktraceOptions {
     pub knows_crashed: bool,
     /// The signal that ended the process, where it is known.
     pub signal: Option<SignalInfo>,
+    /// Id of the thread that crashed, if it is known not to be the one that received the signal.
+    pub crashed: Option<u32>,
 }
 
 impl Default for BacktraceOptions {
@@ -44,6 +46,7 @@ impl Default for BacktraceOptions {
             max_frames: 16 << 10,
             knows_crashed: true,
             signal: None,
+            crashed: None,
         }
     }
 }
@@ -437,7 +440,9 @@ fn crashing_first<'t>(
     options: &BacktraceOptions,
 ) -> Cow<'t, [Thread]> {
     let signal = options.signal.filter(|_| options.knows_crashed);
-    match unwinder.crashing_thread(threads, signal, memory) {
+    let crashed = options.crashed.filter(|_| options.knows_crashed);
+    let crashed = crashed.and_then(|tid| threads.iter().position(|thread| thread.tid == tid));
+    match crashed.unwrap_or_else(|| unwinder.crashing_thread(threads, signal, memory)) {
         0 => Cow::Borrowed(threads),
         index => {
             let mut threads = threads.to_vec();

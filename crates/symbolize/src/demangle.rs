@@ -71,7 +71,13 @@ fn cpp(raw: &str) -> Option<String> {
     let options = cpp_demangle::DemangleOptions::new()
         .no_params()
         .no_return_type();
-    cpp_with(raw, &options)
+    let mut name = cpp_with(raw, &options)?;
+    // `value &` of `value() &`: what a member function says of its object. Names of conversions end in a type.
+    if !name.contains("operator ") {
+        let plain = name.trim_end_matches('&').trim_end().len();
+        name.truncate(plain);
+    }
+    Some(name)
 }
 
 fn cpp_with(raw: &str, options: &cpp_demangle::DemangleOptions) -> Option<String> {
@@ -117,6 +123,9 @@ mod tests {
                 "std::vector<int, std::allocator<int> >::push_back",
             ),
             ("_ZN12_GLOBAL__N_13fooEv", "(anonymous namespace)::foo"),
+            ("_ZNKRSt8optionalIiE5valueEv", "std::optional<int>::value"),
+            ("_ZNOSt8optionalIiE5valueEv", "std::optional<int>::value"),
+            ("_ZN3FoocvRiEv", "Foo::operator int&"),
             ("_Z", "_Z"),
             ("_D3app6server4loopFiZv", "app.server.loop"),
             ("_Dmain", "D main"),

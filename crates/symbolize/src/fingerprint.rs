@@ -83,24 +83,18 @@ impl Fingerprint {
         })
     }
 
-    /// From the lines of a stack that runs code of an interpreted language, innermost first. `interpreted` names the
-    /// functions of that language that count. Native functions count if they are the program's own, as those of an
-    /// extension are; `modules` are those that the frames refer to. `frames` are without those of a signal handler
-    /// that ran because of the crash.
+    /// From the frames of a stack that runs code of an interpreted language, innermost first: native ones as
+    /// [`frames_by_tables`](crate::frames_by_tables) names them. `interpreted` names the functions of that language that
+    /// count. Native functions count if they are the program's own, as those of an extension are. `frames` are without
+    /// those of a signal handler that ran because of the crash. `None` where nothing counts, and where the file of a
+    /// module is missing that may hold something that does.
     #[must_use]
     pub fn from_interpreted(
         frames: &[Frame],
-        modules: &[ModuleReport],
+        modules: &[LoadedModule<'_>],
         interpreted: impl Fn(&Frame) -> Option<String>,
     ) -> Option<Explanation> {
-        let is_own = own::beside_interpreter(frames, modules);
-        let name = |frame: &Frame| match &frame.function {
-            _ if frame.interpreted => interpreted(frame),
-            Ok(function) if is_own(frame) => Some(own::plain_name(&function.name)),
-            _ => None,
-        };
-        let names = frames.iter().take(Self::FRAMES).filter_map(name);
-        let own: Vec<String> = names.collect();
+        let own = stack::mixed(frames, modules, interpreted)?;
         let counted = stack::units(&own, Rules::get().depth);
         (!counted.is_empty()).then(|| Explanation {
             scheme: SCHEME,

@@ -1,11 +1,12 @@
 //! A named frame, and why one has no name.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use cdh_elfcore::{Avma, Svma};
 
-use crate::FrameTrust;
+use crate::{FrameTrust, LoadedModule, UnwoundFrame, symbol};
 
 /// A line of source code.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -106,6 +107,74 @@ pub struct Frame {
     /// The language of an interpreted frame, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<Cow<'static, str>>,
+}
+
+impl Frame {
+    /// The frame of the native stack that this line is for. `None` for a line without one of its own: an inlined or
+    /// interpreted call, or a function that left the stack.
+    #[must_use]
+    pub fn as_unwound(&self) -> Option<UnwoundFrame> {
+        let is_native = !self.inline && !self.interpreted && !self.tail_call;
+        is_native.then_some(UnwoundFrame {
+            pc: self.pc,
+            sp: self.sp,
+            trust: self.trust,
+            module: self.module,
+            svma: self.svma,
+            is_return_address: self.is_return_address,
+            signal_frame: self.signal_handler,
+        })
+    }
+}
+
+/// Frames as they are wherever they are named: one line each, and names only for those in the module with the index
+/// `named`, from the symbol tables of the file that was mapped. Debug information and other files do not count.
+#[must_use]
+pub fn frames_by_tables(
+    frames: &[UnwoundFrame],
+    modules: &[LoadedModule<'_>],
+    named: usize,
+) -> Vec<Frame> {
+    let address = |frame: &UnwoundFrame| {
+        let at = frame.lookup_svma().filter(|_| frame.module == Some(named));
+        at.map(|at| at.0)
+    };
+    let mut addresses: Vec<u64> = frames.iter().filter_map(address).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    let object = modules.get(named).and_then(|loaded| loaded.object.as_ref());
+    let found = object.map(|object| symbol::find(&[object], &addresses));
+    let names = addresses.iter().zip(found.into_iter().flatten());
+    let function = |name: &[u8]| {
+        let raw = String::from_utf8_lossy(name).into_owned();
+        Arc::new(Function {
+            name: raw.clone(),
+            raw,
+            offset: None,
+        })
+    };
+    let names: HashMap<u64, Arc<Function>> = names
+        .filter_map(|(at, found)| Some((*at, function(found?.name))))
+        .collect();
+    let line = |frame: &UnwoundFrame| {
+        let function = address(frame).and_then(|at| names.get(&at));
+        Frame {
+            pc: frame.pc,
+            module: frame.module,
+            sp: frame.sp,
+            svma: frame.svma,
+            trust: frame.trust,
+            function: function.cloned().ok_or(Reason::NotInAnyFunction),
+            inline: false,
+            location: None,
+            tail_call: false,
+            signal_handler: frame.signal_frame,
+            is_return_address: frame.is_return_address,
+            interpreted: false,
+            language: None,
+        }
+    };
+    frames.iter().map(line).collect()
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // the form that serde wants

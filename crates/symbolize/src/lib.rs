@@ -41,7 +41,7 @@ pub use backtrace::{
 pub use debug_info::{ModuleDwarf, Reader};
 pub use demangle::demangle_with_parameters;
 pub use fingerprint::{Explanation, Fingerprint, Role};
-pub use frame::{Frame, Function, Location, Reason};
+pub use frame::{Frame, Function, Location, Reason, frames_by_tables};
 pub use go::GoTable;
 pub use loaded::{LoadedModule, ModuleStatus};
 pub use need::{ModuleNeed, Need, needs_of};

@@ -466,15 +466,32 @@ fn backtrace(core: &CoreFile, path: &Path) -> cdh_symbolize::Backtrace {
     };
     let modules = super::find_modules(core.modules(), std::slice::from_ref(core), &search);
     let loaded: Vec<_> = modules.iter().map(super::FoundModule::loaded).collect();
+    let arena = super::memory::section_arena();
+    let threads = core.head().threads();
+    let process = cdh_runtimes::Process {
+        threads,
+        memory: core,
+        modules: &loaded,
+        arena: &arena,
+        surroundings: &cdh_symbolize::Alone,
+    };
+    let attached = cdh_runtimes::AttachedRuntimes::of(&process);
     let options = cdh_symbolize::BacktraceOptions {
         all_threads: false,
         max_frames: 64,
         knows_crashed: core.head().knows_crashed_thread(),
         signal: core.head().signal(),
+        crashed: attached.crashing_thread(),
     };
-    let arena = super::memory::section_arena();
-    let threads = core.head().threads();
-    cdh_symbolize::backtrace(threads, core, &loaded, &arena, &options)
+    let mut backtrace = cdh_symbolize::backtrace(threads, core, &loaded, &arena, &options);
+    // Also the fingerprint of an interpreted program: as the handler makes it.
+    let request = cdh_runtimes::Options {
+        task_stacks: false,
+        system_tasks: false,
+        max_frames: options.max_frames,
+    };
+    let _ = attached.examine(&mut backtrace, &request);
+    backtrace
 }
 
 /// Copies a bundle of ours entry by entry; re-encodes the core of an IBM bundle.

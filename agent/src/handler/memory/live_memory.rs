@@ -6,11 +6,11 @@
 //! that may have to come from a file server is read only if it is at hand; the record never grows
 //! beyond its limit.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cdh_elfcore::{Avma, CodeMap, CoreHead, Memory};
 
@@ -29,7 +29,8 @@ pub(crate) struct LiveMemory<'m> {
     readable: Vec<Range<u64>>,
     code: CodeMap,
     limit: u64,
-    record: RefCell<Record>,
+    /// Never contended: it is a lock because readers of runtimes want a memory that threads can share.
+    record: Mutex<Record>,
 }
 
 #[derive(Default)]
@@ -81,7 +82,7 @@ impl<'m> LiveMemory<'m> {
             readable: merged,
             code: CodeMap::of(head.segments()),
             limit,
-            record: RefCell::default(),
+            record: Mutex::default(),
         }
     }
 
@@ -95,22 +96,29 @@ impl<'m> LiveMemory<'m> {
         self.load(start, end);
     }
 
+    /// Bytes of the record.
+    #[must_use]
+    pub(crate) fn recorded(&self) -> u64 {
+        self.record().bytes
+    }
+
     /// Whether something was left out because the limit was reached.
     #[must_use]
     pub(crate) fn is_full(&self) -> bool {
-        self.record.borrow().full
+        self.record().full
     }
 
     /// Whether the process's memory was gone when something of it was to be read.
     #[must_use]
     pub(crate) fn is_gone(&self) -> bool {
-        self.record.borrow().gone
+        self.record().gone
     }
 
     /// The record: address of each page that could be read, with its bytes.
     #[must_use]
     pub(crate) fn into_pages(self) -> BTreeMap<u64, Vec<u8>> {
-        let pages = self.record.into_inner().pages;
+        let pages = self.record.into_inner();
+        let pages = pages.unwrap_or_else(PoisonError::into_inner).pages;
         pages
             .into_iter()
             .filter_map(|(at, page)| Some((at, page?)))
@@ -158,6 +166,10 @@ impl<'m> LiveMemory<'m> {
         is_safe || PageState::of(self.pagemap, number).is_none_or(PageState::is_at_hand)
     }
 
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn range_of(&self, at: u64) -> Option<&Range<u64>> {
         let after = self.readable.partition_point(|range| range.start <= at);
         self.readable
@@ -172,7 +184,7 @@ impl<'m> LiveMemory<'m> {
         // Most of what is asked for is in the record, and needs no buffer.
         let mut buffer = Vec::new();
         while at < end {
-            let mut record = self.record.borrow_mut();
+            let mut record = self.record();
             if record.pages.contains_key(&at) {
                 at = at.saturating_add(PAGE);
                 continue;
@@ -258,7 +270,7 @@ impl Memory for LiveMemory<'_> {
             let page = page_of(now);
             // Large reads are loaded as a whole, page by page would be a system call each.
             self.load(page, end);
-            let record = self.record.borrow();
+            let record = self.record();
             let Some(Some(bytes)) = record.pages.get(&page) else {
                 break;
             };

@@ -10,7 +10,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 
 use cdh_bundle::RawText;
-use cdh_elfcore::{BuildId, CoreHead, MappedFile, Memory, Module, ModuleKind};
+use cdh_elfcore::{BuildId, CoreHead, MappedFile, Module, ModuleKind};
+use cdh_runtimes::{StoredFrames, UnwoundStack};
 use cdh_symbolize::{
     Explanation, Fingerprint, FrameTrust, LoadedModule, ModuleStatus, OriginalSignal, SectionArena,
     Stop, Unwinder, UnwoundFrame,
@@ -18,7 +19,9 @@ use cdh_symbolize::{
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use serde::{Deserialize, Serialize};
 
+use super::runtime_frames::{self, RuntimeFrames, TimedMemory};
 use super::subject::Subject;
+use crate::handler::memory::live_memory::LiveMemory;
 use crate::handler::process::handles::ProcessHandles;
 use crate::handler::process::maps::Kind;
 
@@ -65,6 +68,10 @@ pub struct RawThread {
     pub stop: Stop,
     /// Innermost first.
     pub frames: Vec<RawFrame>,
+    /// Frames of an interpreted language that take the place of some of these. Absent if there are none, and from
+    /// dumps of earlier agents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interpreted: Vec<StoredFrames>,
 }
 
 /// One frame.
@@ -100,13 +107,15 @@ pub struct RawModule {
 }
 
 impl RawBacktrace {
-    /// Unwinds every thread of the process.
+    /// Unwinds every thread of the process. Also returns whether frames of an interpreted language are missing because
+    /// the time was up. What is read of runtimes may add `room` bytes to the record of `memory`.
     pub(crate) fn take(
         head: &CoreHead,
         modules: &[Module],
         of: Subject<'_>,
-        memory: &dyn Memory,
-    ) -> Self {
+        memory: &LiveMemory<'_>,
+        room: u64,
+    ) -> (Self, bool) {
         let files: Vec<_> = modules.iter().map(|module| open(of, module)).collect();
         let arena = SectionArena::with_limit(SECTIONS);
         let loaded: Vec<LoadedModule<'_>> = modules
@@ -121,10 +130,17 @@ impl RawBacktrace {
             })
             .collect();
         let unwinder = Unwinder::new(&loaded);
+        let timed = TimedMemory::new(memory, room);
+        let process = runtime_frames::process(head, &timed, &loaded, &arena);
+        let mut runtime_frames = RuntimeFrames::of(&process, &timed);
         let (mut explanation, mut original_signal) = (None, None);
         let mut threads = Vec::new();
-        let crashing = unwinder.crashing_thread(head.threads(), head.signal(), memory);
-        let (before, after) = head.threads().split_at(crashing);
+        let threads_of = head.threads();
+        let stated = runtime_frames.crashing_thread();
+        let stated = stated.and_then(|tid| threads_of.iter().position(|one| one.tid == tid));
+        let crashing =
+            stated.unwrap_or_else(|| unwinder.crashing_thread(threads_of, head.signal(), memory));
+        let (before, after) = threads_of.split_at(crashing);
         let (first, after) = after.split_at(after.len().min(1));
         let in_order = first.iter().chain(before).chain(after);
         for (index, thread) in in_order.enumerate() {
@@ -139,19 +155,31 @@ impl RawBacktrace {
                 let original = original_signal.as_ref();
                 explanation = Fingerprint::from_stack(&frames, stop, original, &loaded);
             }
+            let interpreted = runtime_frames.read(&UnwoundStack {
+                tid: thread.tid,
+                crashing: index == 0,
+                frames: &frames,
+                stop,
+                original: original_signal.as_ref().filter(|_| index == 0),
+            });
+            explanation = interpreted.explanation.or(explanation);
             threads.push(RawThread {
                 tid: thread.tid,
                 crashing: index == 0,
                 stop,
                 frames: frames.iter().map(raw_frame).collect(),
+                interpreted: interpreted.frames,
             });
+        }
+        if let Some(first) = threads.first() {
+            runtime_frames.touch(first.tid);
         }
         let module = |loaded: &LoadedModule<'_>| RawModule {
             path: RawText::new(loaded.module.path.clone()),
             build_id: loaded.module.build_id.clone(),
             status: loaded.status.clone(),
         };
-        Self {
+        let taken = Self {
             schema: 1,
             fingerprint: explanation
                 .as_ref()
@@ -167,7 +195,8 @@ impl RawBacktrace {
             original_signal,
             threads,
             modules: loaded.iter().map(module).collect(),
-        }
+        };
+        (taken, runtime_frames.is_late)
     }
 
     /// Writes the file.

@@ -42,6 +42,8 @@ const TABLE: u64 = 1024;
 /// Why a minicore or a backtrace has less than it should. A process that nothing holds yet may be killed
 /// at any moment.
 const GONE: &str = "the process was gone before all that it needs was read";
+/// Why a backtrace has native frames in the place of interpreted ones.
+const LATE: &str = "reading them took too long";
 /// Bytes kept of the vdso. It has two to four pages.
 const VDSO: u64 = 64 << 10;
 
@@ -102,7 +104,11 @@ pub(crate) fn take_minicore(
         // The crashing thread's stack first: the limit must not be used up by the others'.
         keep_stack(head, &memory, 0, settings.stack_window);
         if let Some(out) = backtrace {
-            let mut taken = RawBacktrace::take(head, &modules, of, &memory);
+            let room = settings.minicore_limit / 2;
+            let (mut taken, is_late) = RawBacktrace::take(head, &modules, of, &memory, room);
+            if is_late {
+                gap("interpreted frames", LATE.to_owned());
+            }
             if memory.is_gone() {
                 // Half a stack would give the bug another name.
                 (taken.fingerprint, taken.explanation) = (None, None);

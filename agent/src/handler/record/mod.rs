@@ -8,5 +8,6 @@ pub(crate) mod gap;
 pub(crate) mod identity;
 pub(crate) mod minicore;
 pub(crate) mod plan;
+mod runtime_frames;
 pub(crate) mod subject;
 pub(crate) mod verdict;

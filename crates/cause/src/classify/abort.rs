@@ -112,9 +112,17 @@ fn rust(scene: &Scene<'_>) -> Option<Cause> {
         );
         return Some(
             Cause::new(Class::StackOverflow, sentence).with(Fact::new(format!(
-                "frame #{index} is the handler that the Rust runtime has for full stacks"
+                "frame #{} is the handler that the Rust runtime has for full stacks",
+                scene.number(index)
             ))),
         );
+    }
+    let is_out_of_memory = |name: &str| name.starts_with("alloc::alloc::handle_alloc_error");
+    if scene.ending_where(is_out_of_memory).is_some() {
+        let place = scene.in_culprit();
+        let sentence =
+            format!("The Rust program could not allocate memory{place}, so its runtime ended it.");
+        return Some(Cause::new(Class::Abort, sentence).with(here(scene)));
     }
     scene.frame_where(is_panic)?;
     let message = panic_message::find(scene);
@@ -203,6 +211,10 @@ fn aborted(scene: &Scene<'_>) -> Option<Cause> {
         (Some(who), None, None) if scene.crash.signal.sender.is_some() => {
             match is_raised_directly(scene) {
                 true => format!("The program ended itself: {who} raised {name}."),
+                // Another thread may have sent it: a signal of the process ends in any thread.
+                false if !is_raised(scene) => {
+                    format!("The program sent {name} to itself while this thread was in {who}.")
+                }
                 false => {
                     format!("The program ended itself with {name}, in a call that {who} made.")
                 }
@@ -236,10 +248,17 @@ fn between(scene: &Scene<'_>, abort: usize) -> Option<String> {
 /// Whether only functions that send signals are above the program's own.
 fn is_raised_directly(scene: &Scene<'_>) -> bool {
     let own = scene.own_frame().unwrap_or(0);
-    let is_raising = |name: &str| {
-        ["raise", "kill", "sigqueue", "__libc_signal"]
-            .iter()
-            .any(|part| name.contains(part))
-    };
     (0..own).all(|index| scene.function(index).is_some_and(is_raising))
+}
+
+/// Whether this thread sent the signal, or has frames without names, which may have.
+fn is_raised(scene: &Scene<'_>) -> bool {
+    let own = scene.own_frame().unwrap_or(0);
+    (0..own).any(|index| scene.function(index).is_none_or(is_raising))
+}
+
+fn is_raising(name: &str) -> bool {
+    ["raise", "kill", "sigqueue", "__libc_signal"]
+        .iter()
+        .any(|part| name.contains(part))
 }

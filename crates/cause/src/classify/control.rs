@@ -31,7 +31,23 @@ pub(super) fn not_code(scene: &Scene<'_>, pc: u64) -> Cause {
         0 => format!("Execution jumped to address 0, where there is no code{from}."),
         _ => format!("Execution jumped to {pc:#x}, {place}{from}."),
     };
-    Cause::new(Class::BadJump, sentence).with(pc_fact(scene, pc))
+    Cause::new(Class::BadJump, sentence)
+        .with(pc_fact(scene, pc))
+        .with(top_fact(scene))
+}
+
+/// That no call leads here: the word on top of the stack is no return address.
+fn top_fact(scene: &Scene<'_>) -> Option<Fact> {
+    if scene.crash.machine != Machine::X86_64 {
+        return None;
+    }
+    let sp = scene.sp()?;
+    let top = scene.u64_at(sp)?;
+    let text = format!(
+        "the stack at {sp:#x}, where a call leaves its return address, holds {top:#x}, which is none: the stack was overwritten, or this was not a call"
+    );
+    let is_none = scene.calls_before(top).is_empty();
+    is_none.then(|| Fact::new(text).at(sp))
 }
 
 fn pc_fact(scene: &Scene<'_>, pc: u64) -> Fact {
@@ -219,6 +235,26 @@ pub(super) fn corrupted_target(scene: &Scene<'_>, instruction: &Instruction) -> 
             }
             let found = heap::allocator_word(scene, target);
             let used = found.as_ref().map_or("", |found| found.words(None));
+            let spelled = words::spelled(target);
+            let mut text = match operand {
+                Operand::Memory(index) => {
+                    let access = instruction.accesses.get(*index)?;
+                    format!("the pointer at {:#x} holds {target:#x}", access.address?)
+                }
+                Operand::Register(register) => format!("`{}` is {target:#x}", register.name),
+                _ => format!("the target is {target:#x}"),
+            };
+            if let Some(spelled) = &spelled {
+                text.push_str(&format!(": its bytes are the text `{spelled}`"));
+            }
+            let name = match operand {
+                Operand::Memory(index) => instruction
+                    .accesses
+                    .get(*index)
+                    .and_then(|access| scene.name_of_loaded(0, access, instruction.at.0)),
+                Operand::Register(register) => scene.name_of(0, instruction.at.0, register, 0),
+                _ => None,
+            };
             let (class, sentence) = match &found {
                 Some(_) => (
                     Class::UseAfterFree,
@@ -228,14 +264,23 @@ pub(super) fn corrupted_target(scene: &Scene<'_>, instruction: &Instruction) -> 
                 ),
                 None => (
                     Class::BadCall,
-                    format!(
-                        "{who} called a function through a bad pointer: {target:#x} cannot be an address."
-                    ),
+                    match &spelled {
+                        Some(spelled) => format!(
+                            "{who} called a function through a bad pointer, {target:#x}: text (`{spelled}`) is where a pointer should be."
+                        ),
+                        None => format!(
+                            "{who} called a function through a bad pointer: {target:#x} cannot be an address."
+                        ),
+                    },
                 ),
             };
             Some(
                 Cause::new(class, sentence)
                     .with(shown)
+                    .with(Fact::new(text))
+                    .with(name.map(|name| {
+                        Fact::new(format!("the function pointer is `{}`", name.pointer))
+                    }))
                     .with(found.map(|found| found.fact())),
             )
         }

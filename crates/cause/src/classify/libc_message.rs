@@ -138,8 +138,12 @@ fn allocator(scene: &Scene<'_>, message: &str) -> Option<Cause> {
     .iter()
     .any(|start| message.starts_with(start))
     {
+        let did = match message.starts_with("realloc()") {
+            true => "passed `realloc`",
+            false => "freed",
+        };
         let sentence = format!(
-            "{who} freed an address that is not a memory block of the allocator, or whose allocator data was overwritten."
+            "{who} {did} an address that is not a memory block of the allocator, or whose allocator data was overwritten."
         );
         return Some(Cause::new(Class::InvalidFree, sentence));
     }

@@ -76,11 +76,23 @@ fn known(scene: &Scene<'_>) -> Option<Cause> {
 fn runtime_failure(scene: &Scene<'_>, failure: crate::RuntimeFailure<'_>) -> Cause {
     let message = words::quoted(failure.message);
     let place = scene.in_culprit();
-    let sentence = format!(
-        "The {} runtime ended the program{place}: {message}.",
-        failure.language
-    );
-    Cause::new(Class::RuntimeError, sentence.replace("..", ".")).with(here(scene))
+    let language = failure.language;
+    let what = match message.strip_prefix("panic: ") {
+        Some(text) => format!("The {language} program panicked{place}: {text}"),
+        None => format!("The {language} runtime ended the program{place}: {message}"),
+    };
+    let end = if what.ends_with(['.', '!', '?']) {
+        ""
+    } else {
+        "."
+    };
+    let signal = failure.signal.map(|signal| {
+        let signal = words::quoted(signal);
+        Fact::new(format!("the runtime received the signal {signal}"))
+    });
+    Cause::new(Class::RuntimeError, format!("{what}{end}"))
+        .with(signal)
+        .with(here(scene))
 }
 
 /// What the signal says, and nothing else.
@@ -110,7 +122,10 @@ pub(crate) fn here(scene: &Scene<'_>) -> Option<Fact> {
     let name = scene.named(own)?;
     let text = match own {
         0 => format!("{IN_FRAME_0}{name}"),
-        _ => format!("the innermost function of the program itself is {name}, frame #{own}"),
+        _ => format!(
+            "the innermost function of the program itself is {name}, frame #{}",
+            scene.number(own)
+        ),
     };
     Some(Fact::new(text).at(frame.pc.0).location(scene.location(own)))
 }

@@ -58,6 +58,7 @@ pub(crate) fn explain(path: &Path) -> Cause {
         segments: head.segments(),
         mappings: head.mappings(),
         modules: &loaded,
+        handler_frames: 0,
         frames: named
             .threads
             .first()

@@ -63,9 +63,71 @@ impl<'data> ValueReader<'_, 'data> {
                 let value = self.value(&held, depth.saturating_add(1));
                 Some(self.single(base, Some(value)))
             }
+            "Cell" | "UnsafeCell" | "RefCell" | "Mutex" | "RwLock" => {
+                let held = self
+                    .field(object, "value")
+                    .or_else(|| self.field(object, "data"))?;
+                let value = self.value(&self.inside_cells(held), depth.saturating_add(1));
+                Some(self.single(&self.with_state(object, base), Some(value)))
+            }
+            _ if base.starts_with("Atomic") && full.contains("::atomic::") => {
+                let held = self.inside_cells(self.field(object, "v")?);
+                let value = self.value(&held, depth.saturating_add(1));
+                Some(self.single(base, Some(value)))
+            }
+            // What is borrowed from a `RefCell`, if it has a size.
+            "Ref" | "RefMut" if full.starts_with("core::cell::") => {
+                let pointer = self.field(&self.field(object, "value")?, "pointer")?;
+                let of = self.is_pointer(&pointer.of)??;
+                let place = Place::Memory(self.number(&pointer)?);
+                let value = self.value(&Object { of, place, at: 0 }, depth.saturating_add(1));
+                Some(self.single(base, Some(value)))
+            }
             "HashMap" | "HashSet" => self.hash_map(object, base, depth),
             _ => None,
         }
+    }
+
+    /// What is in the cells of an object: `UnsafeCell`s, which are nothing but what they hold.
+    fn inside_cells(&self, object: Object<'data>) -> Object<'data> {
+        let mut object = object;
+        for _ in 0..4 {
+            let plain = self.types.plain(&object.of);
+            let name = plain.and_then(|plain| plain.name.clone());
+            let is_cell = name.is_some_and(|name| {
+                ["UnsafeCell<", "Cell<"]
+                    .iter()
+                    .any(|start| name.starts_with(start))
+            });
+            match self.field(&object, "value").filter(|_| is_cell) {
+                Some(inner) => object = inner,
+                None => break,
+            }
+        }
+        object
+    }
+
+    /// The name of a cell with what a program that hangs or panics wants to know of it.
+    fn with_state(&self, object: &Object<'data>, base: &str) -> String {
+        let number = |path: &[&str]| {
+            let mut at = object.clone();
+            for name in path {
+                at = self.field(&at, name)?;
+            }
+            self.number(&self.inside_cells(at))
+        };
+        let state = match base {
+            "RefCell" => match number(&["borrow"]).unwrap_or(0).cast_signed() {
+                0 => None,
+                1.. => Some("borrowed"),
+                _ => Some("mutably borrowed"),
+            },
+            "Mutex" | "RwLock" => number(&["poison", "failed", "v"])
+                .is_some_and(|failed| failed & 0xff != 0)
+                .then_some("poisoned"),
+            _ => None,
+        };
+        state.map_or_else(|| base.to_owned(), |state| format!("{base}[{state}]"))
     }
 
     /// Slices and `str`, which gdb knows too.

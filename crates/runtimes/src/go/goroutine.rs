@@ -261,6 +261,8 @@ pub(super) struct Scheduler {
     pub(super) goroutines: Vec<Goroutine>,
     /// By the address of their structure.
     pub(super) machines: BTreeMap<u64, Machine>,
+    /// Goroutines of the list whose structures are not in the core.
+    pub(super) missing: usize,
     /// Nanoseconds of the runtime's clock at the end, as far as anything recorded it.
     pub(super) now: u64,
 }
@@ -305,10 +307,14 @@ impl Scheduler {
         if !fits(all) {
             return Err("the list of goroutines is damaged, or of an unknown layout");
         }
-        let read = |at: u64| Goroutine::read(program, &fields, at).filter(Goroutine::is_plausible);
-        let goroutines: Vec<Goroutine> = addresses.into_iter().filter_map(read).collect();
+        let total = addresses.len();
+        let read = |at: u64| Goroutine::read(program, &fields, at);
+        let mut goroutines: Vec<Goroutine> = addresses.into_iter().filter_map(read).collect();
+        let missing = total.saturating_sub(goroutines.len());
+        goroutines.retain(Goroutine::is_plausible);
         let mut scheduler = Self {
             goroutines,
+            missing,
             ..Self::default()
         };
         scheduler.read_machines(program, layout);
@@ -318,6 +324,24 @@ impl Scheduler {
         let since = scheduler.goroutines.iter().map(|one| one.wait_since);
         scheduler.now = since.chain(last_poll).max().unwrap_or(0);
         Ok(scheduler)
+    }
+
+    /// The threads alone, as far as their list leads to them.
+    pub(super) fn of_threads(program: &Program<'_>, layout: &Layout) -> Self {
+        let mut scheduler = Self::default();
+        scheduler.read_machines(program, layout);
+        scheduler
+    }
+
+    /// The thread that reports a fatal error, if it is not `received`.
+    pub(super) fn dying_instead_of(&self, received: u32) -> Option<u32> {
+        let is_dying = |machine: &&Machine| machine.dying != 0;
+        let on = self.machine_on(Some(received));
+        if on.as_ref().is_some_and(is_dying) {
+            return None;
+        }
+        let dying = self.machines.values().find(is_dying)?;
+        Some(dying.tid)
     }
 
     fn read_machines(&mut self, program: &Program<'_>, layout: &Layout) {

@@ -14,14 +14,13 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use cdh_elfcore::Svma;
-use cdh_symbolize::{Backtrace, ThreadBacktrace};
+use cdh_symbolize::Backtrace;
 
 use self::goroutine::{Goroutine, Scheduler};
 use self::layout::Layout;
 use self::program::Program;
 use crate::{
-    Language, Options, Process, Replacement, Runtime, RuntimeReport, Task, TaskCount, Tasks,
-    ThreadFacts,
+    Language, Options, Process, Report, Runtime, RuntimeReport, Task, TaskCount, Tasks, ThreadFacts,
 };
 
 /// Longest text of a wait reason.
@@ -34,36 +33,55 @@ const OF_PROGRAM: [&str; 3] = [
 ];
 
 /// A Go program.
-struct Go<'p> {
+pub(crate) struct Go<'p> {
     program: Program<'p>,
     layout: Layout,
     gaps: Vec<String>,
 }
 
-/// A Go program has a function table and build information.
-pub(crate) fn attach<'p>(process: &'p Process<'p>) -> Option<Box<dyn Runtime + 'p>> {
-    let program = Program::find(process)?;
-    let mut gaps = Vec::new();
-    let (layout, is_exact) = Layout::of_version(layout::minor(&program.version)?)?;
-    if !is_exact {
-        let version = &program.version;
-        gaps.push(format!(
-            "{version} is not known: read with the layout of an older version"
-        ));
+impl<'p> Go<'p> {
+    /// A Go program has a function table and build information.
+    pub(crate) fn attach(process: &'p Process<'p>) -> Option<Self> {
+        let program = Program::find(process)?;
+        let mut gaps = Vec::new();
+        let (layout, is_exact) = Layout::of_version(layout::minor(&program.version)?)?;
+        if !is_exact {
+            let version = &program.version;
+            gaps.push(format!(
+                "{version} is not known: read with the layout of an older version"
+            ));
+        }
+        Some(Self {
+            program,
+            layout,
+            gaps,
+        })
     }
-    Some(Box::new(Go {
-        program,
-        layout,
-        gaps,
-    }))
 }
 
+/// Goroutines have stacks of their own; the native frames are Go's.
 impl Runtime for Go<'_> {
-    /// Goroutines have stacks of their own; the native frames are Go's.
-    fn frames(&self, _: &ThreadBacktrace) -> Vec<Replacement> {
-        Vec::new()
+    fn crashing_thread(&self, received: u32) -> Option<u32> {
+        Scheduler::of_threads(&self.program, &self.layout).dying_instead_of(received)
     }
 
+    fn touch(&self, crashing: u32) {
+        let Ok(scheduler) = Scheduler::read(&self.program, &self.layout) else {
+            return;
+        };
+        let own = scheduler.crashing(Some(crashing));
+        let machine = own.and_then(|one| scheduler.machine_of(one));
+        let machine = machine.or_else(|| scheduler.machine_on(Some(crashing)));
+        message::messages(&self.program, &self.layout, own, machine);
+        self.wait_reasons();
+        if let Some(own) = own {
+            own.labels(&self.program);
+            stacks::touch(&self.program, own);
+        }
+    }
+}
+
+impl Report for Go<'_> {
     fn report(&self, stacks: &Backtrace, options: &Options) -> RuntimeReport {
         let mut report = RuntimeReport {
             language: Language::Go,
@@ -81,6 +99,12 @@ impl Runtime for Go<'_> {
                 return report;
             }
         };
+        if scheduler.missing > 0 {
+            let missing = scheduler.missing;
+            let total = missing.saturating_add(scheduler.goroutines.len());
+            let gap = format!("{missing} of {total} goroutines are not in the core");
+            report.gaps.push(gap);
+        }
         let crashed = stacks.threads.iter().find(|thread| thread.crashing);
         let crashed = crashed.map(|thread| thread.tid);
         let crashing = scheduler.crashing(crashed);

@@ -17,6 +17,8 @@ const TASK: usize = 1024;
 /// Frames of all stacks together that are kept. Each stack keeps its first ones.
 const FRAMES: usize = 1 << 20;
 const FRAMES_OF_A_STACK: usize = 64;
+/// Frames of the crashing goroutine that are read at the crash.
+const TOUCHED: usize = 128;
 
 /// Stacks, and where goroutines were created.
 #[derive(Default)]
@@ -133,6 +135,13 @@ impl Piece {
         }
         piece
     }
+}
+
+/// Reads the stack of a goroutine, as far as [`stacks_of`] does.
+pub(super) fn touch(program: &Program<'_>, goroutine: &Goroutine) {
+    let unwinder = Unwinder::new(program.process.modules);
+    let memory = program.process.memory;
+    let _ = unwinder.unwind_saved(&[context(program, goroutine)], memory, TOUCHED);
 }
 
 /// Where a goroutine goes on.

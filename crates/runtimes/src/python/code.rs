@@ -23,6 +23,12 @@ pub(super) struct Code {
 }
 
 impl Code {
+    /// Bytes that it takes.
+    pub(super) fn size(&self) -> usize {
+        let names = self.function.name.len().saturating_add(self.file.len());
+        self.line_table.len().saturating_add(names)
+    }
+
     /// The line that the instruction in a frame's field belongs to.
     pub(super) fn location(&self, minor: u32, instruction: u64, stated: Option<u32>) -> Location {
         let at = match self.instructions {

@@ -21,10 +21,11 @@ mod variables;
 use std::cell::RefCell;
 
 use cdh_elfcore::{Avma, ModuleKind};
-use cdh_symbolize::{Backtrace, Frame, LoadedModule, ThreadBacktrace};
+use cdh_symbolize::{Backtrace, Fingerprint, Frame, LoadedModule, ThreadBacktrace};
 
 use crate::{
-    Language, Message, Options, Process, Replacement, Runtime, RuntimeReport, ThreadFacts, Variable,
+    Language, Message, Options, Process, Replacement, Report, Runtime, RuntimeReport, ThreadFacts,
+    Variable,
 };
 use layout::{COOKIE, Layout};
 use stack::{Known, Segment};
@@ -52,26 +53,12 @@ pub(crate) struct Interpreter<'p> {
 }
 
 /// The interpreter, and what was read of it.
-struct Python<'p> {
+pub(crate) struct Python<'p> {
     interpreter: Interpreter<'p>,
     threads: Vec<PythonThread>,
     /// Whether asyncio's module is loaded.
     has_tasks: bool,
     known: RefCell<Known>,
-}
-
-/// A process with an initialized CPython runtime.
-pub(crate) fn attach<'p>(process: &'p Process<'p>) -> Option<Box<dyn Runtime + 'p>> {
-    let interpreter = Interpreter::find(process)?;
-    let is_asyncio =
-        |loaded: &LoadedModule<'_>| file_name(&loaded.module.path).starts_with(b"_asyncio.");
-    let is_built_in = interpreter.layout.thread.asyncio_task.is_some();
-    Some(Box::new(Python {
-        has_tasks: is_built_in || process.modules.iter().any(is_asyncio),
-        threads: interpreter.threads(),
-        interpreter,
-        known: RefCell::default(),
-    }))
 }
 
 impl<'p> Interpreter<'p> {
@@ -157,10 +144,11 @@ impl<'p> Interpreter<'p> {
         })
     }
 
-    /// Exceptions that the thread's code was handling, innermost first.
+    /// Exceptions that the thread's code was handling, innermost first. A generator that an exception was thrown into
+    /// handles the one that its caller handles: it is one.
     fn handled(&self, thread: u64) -> Vec<String> {
         let layout = &self.layout.thread;
-        let mut found = Vec::new();
+        let (mut found, mut last) = (Vec::new(), None);
         let mut next = self.process.field(thread, layout.exc_info);
         for _ in 0..HANDLED {
             let Some(item) = next.filter(|item| *item != 0) else {
@@ -169,7 +157,10 @@ impl<'p> Interpreter<'p> {
             let value = item
                 .checked_add(layout.exc_value)
                 .and_then(|at| self.process.u64(at));
-            found.extend(value.and_then(|value| self.exception(value)));
+            if value.is_some() && value != last {
+                found.extend(value.and_then(|value| self.exception(value)));
+                last = value;
+            }
             next = item
                 .checked_add(layout.exc_previous)
                 .and_then(|at| self.process.u64(at));
@@ -178,9 +169,23 @@ impl<'p> Interpreter<'p> {
     }
 }
 
-impl Python<'_> {
+impl<'p> Python<'p> {
+    /// `None` for a process without an initialized CPython runtime.
+    pub(crate) fn attach(process: &'p Process<'p>) -> Option<Self> {
+        let interpreter = Interpreter::find(process)?;
+        let is_asyncio =
+            |loaded: &LoadedModule<'_>| file_name(&loaded.module.path).starts_with(b"_asyncio.");
+        let is_built_in = interpreter.layout.thread.asyncio_task.is_some();
+        Some(Self {
+            has_tasks: is_built_in || process.modules.iter().any(is_asyncio),
+            threads: interpreter.threads(),
+            interpreter,
+            known: RefCell::default(),
+        })
+    }
+
     /// The Python frames of a native thread: those of several interpreters run one below the other.
-    fn segments(&self, tid: u32) -> Vec<Segment> {
+    fn segments(&self, tid: u32, limit: usize) -> Vec<Segment> {
         let mut own: Vec<&PythonThread> = self
             .threads
             .iter()
@@ -190,13 +195,11 @@ impl Python<'_> {
         own.sort_by_key(|thread| (!thread.holds_lock, std::cmp::Reverse(thread.interpreter)));
         let segments = own.into_iter();
         segments
-            .flat_map(|thread| self.interpreter.segments(thread.at, &self.known))
+            .flat_map(|thread| self.interpreter.segments(thread.at, &self.known, limit))
             .collect()
     }
 
-    fn messages(&self, stacks: &Backtrace) -> Vec<Message> {
-        let crashing = stacks.threads.iter().find(|thread| thread.crashing);
-        let crashing = crashing.map(|thread| thread.tid);
+    fn messages(&self, crashing: Option<u32>) -> Vec<Message> {
         let mut messages = Vec::new();
         let own = self
             .threads
@@ -228,7 +231,9 @@ impl Python<'_> {
         if !self.has_tasks {
             return None;
         }
-        let segments = self.interpreter.segments(thread.at, &self.known);
+        let segments = self
+            .interpreter
+            .segments(thread.at, &self.known, usize::MAX);
         self.interpreter.task_of(thread.at, &segments)
     }
 
@@ -260,6 +265,31 @@ impl Runtime for Python<'_> {
             .counted_name(frame.sp?.0, file, &function.name)
     }
 
+    fn touch(&self, crashing: u32) {
+        self.messages(Some(crashing));
+        self.facts();
+        self.interpreter.is_finalizing();
+        let segments = self.segments(crashing, usize::MAX);
+        let frames = segments.iter().flat_map(|segment| &segment.frames);
+        for frame in frames.take(Fingerprint::FRAMES) {
+            self.interpreter.variables(frame.at);
+        }
+        for tid in self.threads.iter().filter_map(|thread| thread.tid) {
+            self.segments(tid, usize::MAX);
+        }
+    }
+
+    fn interpreter(&self) -> Option<usize> {
+        Some(self.interpreter.module)
+    }
+
+    fn frames(&self, thread: &ThreadBacktrace, limit: usize) -> Vec<Replacement> {
+        let segments = self.segments(thread.tid, limit);
+        mixed::replacements(thread, segments, self.interpreter.module)
+    }
+}
+
+impl Report for Python<'_> {
     fn variables(&self, frame: &Frame) -> Vec<Variable> {
         let at = frame
             .sp
@@ -268,12 +298,9 @@ impl Runtime for Python<'_> {
             .unwrap_or_default()
     }
 
-    fn frames(&self, thread: &ThreadBacktrace) -> Vec<Replacement> {
-        mixed::replacements(thread, self.segments(thread.tid), self.interpreter.module)
-    }
-
     fn report(&self, stacks: &Backtrace, _options: &Options) -> RuntimeReport {
-        let mut messages = self.messages(stacks);
+        let crashing = stacks.threads.iter().find(|thread| thread.crashing);
+        let mut messages = self.messages(crashing.map(|thread| thread.tid));
         if self.interpreter.is_finalizing() {
             messages.push(Message {
                 kind: "state".into(),
@@ -294,7 +321,7 @@ impl Runtime for Python<'_> {
 }
 
 /// Whether it is worth to look for an interpreter: a program of half a million symbols is not searched.
-fn may_hold_interpreter(loaded: &LoadedModule<'_>) -> bool {
+pub(crate) fn may_hold_interpreter(loaded: &LoadedModule<'_>) -> bool {
     let name = file_name(&loaded.module.path);
     if name.starts_with(b"libpython") || name.starts_with(b"python") {
         return true;

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cdh_symbolize::{Function, Location};
+use cdh_symbolize::{Function, Location, Unwinder};
 
 use super::Interpreter;
 use super::code::Code;
@@ -16,6 +16,10 @@ use super::code::Code;
 /// Frames of one thread that are read; of all threads together.
 const FRAMES: usize = 1 << 18;
 const ALL_FRAMES: usize = 1 << 20;
+/// Frames that are counted beyond those that are read: the native stack has no more calls of the loop.
+const COUNTED: usize = 2 * Unwinder::CRASHING_FRAMES;
+/// Bytes of all code objects together: a hostile process can give each frame a code object of its own.
+const CODE_BYTES: usize = 16 << 20;
 /// `FRAME_OWNED_BY_CSTACK` of 3.12 and 3.13, `FRAME_OWNED_BY_INTERPRETER` of 3.14: not a function's frame.
 const OWNED_BY_LOOP: u8 = 3;
 /// Bits of a pointer that mark how it is owned, from 3.14 on.
@@ -45,12 +49,20 @@ pub(super) struct Known {
     codes: HashMap<u64, Option<Arc<Code>>>,
     places: HashMap<(u64, u64, Option<u32>), Arc<Location>>,
     frames: usize,
+    bytes: usize,
 }
 
 impl Interpreter<'_> {
-    /// The frames of the thread whose state is at `thread`, innermost first.
-    pub(super) fn segments(&self, thread: u64, known: &RefCell<Known>) -> Vec<Segment> {
+    /// The frames of the thread whose state is at `thread`, innermost first. A maximum of `limit` are read. Segments
+    /// behind that are known, so that they can be assigned to native calls, and have no frames.
+    pub(super) fn segments(
+        &self,
+        thread: u64,
+        known: &RefCell<Known>,
+        limit: usize,
+    ) -> Vec<Segment> {
         let mut segments = Vec::new();
+        let mut read = 0_usize;
         let mut segment = Segment::default();
         let mut loop_state = self
             .layout
@@ -64,7 +76,8 @@ impl Interpreter<'_> {
         let layout = &self.layout.frame;
         // Brent: the marker moves to every frame whose number is a power of two.
         let mut marker = at;
-        for number in 1..=FRAMES {
+        let walked = limit.saturating_add(COUNTED).min(FRAMES);
+        for number in 1..=walked {
             if at == 0 {
                 break;
             }
@@ -81,8 +94,12 @@ impl Interpreter<'_> {
             };
             let is_function =
                 layout.is_entry.is_some() || owner.is_none_or(|owner| owner < OWNED_BY_LOOP);
-            if is_function && let Some(frame) = self.frame(at, &mut known.borrow_mut()) {
+            if is_function
+                && read < limit
+                && let Some(frame) = self.frame(at, &mut known.borrow_mut())
+            {
                 segment.frames.push(frame);
+                read = read.saturating_add(1);
             }
             if is_entry {
                 segment.anchor = match is_function {
@@ -132,10 +149,14 @@ impl Interpreter<'_> {
     fn frame(&self, at: u64, known: &mut Known) -> Option<PythonFrame> {
         let layout = &self.layout.frame;
         let address = self.code_of(at)?;
+        let is_full = known.bytes > CODE_BYTES;
         let code = known.codes.entry(address);
-        let code = code
-            .or_insert_with(|| self.read_code(address).map(Arc::new))
-            .clone()?;
+        let code = code.or_insert_with(|| {
+            let code = self.read_code(address).filter(|_| !is_full)?;
+            known.bytes = known.bytes.saturating_add(code.size());
+            Some(Arc::new(code))
+        });
+        let code = code.clone()?;
         let instruction = match self.layout.code.instructions {
             Some(_) => self.process.field(at, layout.instruction)?,
             None => u64::from(self.process.u32(at.checked_add(layout.instruction)?)?),

@@ -233,10 +233,14 @@ fn frames_of_every_version_have_name_file_line_and_values() {
         let (image, runtime, thread) = two_functions(layout);
         with(&image, runtime, |interpreter| {
             assert!(interpreter.is_plausible(), "3.{minor}");
-            let segments = interpreter.segments(thread, &RefCell::default());
+            let segments = interpreter.segments(thread, &RefCell::default(), usize::MAX);
             // Up to 3.10 each function has a native call of its own.
             let expected = if minor <= 10 { 2 } else { 1 };
             assert_eq!(segments.len(), expected, "3.{minor}");
+            // Frames beyond a limit are not read; the native calls that run them are known.
+            let limited = interpreter.segments(thread, &RefCell::default(), 1);
+            let read = limited.iter().map(|segment| segment.frames.len());
+            assert_eq!((limited.len(), read.sum()), (expected, 1_usize));
             let frames = segments.into_iter().flat_map(|segment| segment.frames);
             let frames: Vec<_> = frames.collect();
             let line = |frame: &stack::PythonFrame| {
@@ -296,7 +300,7 @@ fn frames_that_lead_back_end() {
         let next = image.layout.thread.next;
         image.word(thread + next, thread);
         with(&image, runtime, |interpreter| {
-            let segments = interpreter.segments(thread, &RefCell::default());
+            let segments = interpreter.segments(thread, &RefCell::default(), usize::MAX);
             let frames: usize = segments.iter().map(|segment| segment.frames.len()).sum();
             assert!((2..10).contains(&frames), "{frames}");
             assert_eq!(interpreter.threads().len(), 1);
@@ -333,7 +337,7 @@ fn damaged_memory_is_read_without_panic() {
                 interpreter.threads();
                 interpreter.raised(thread);
                 interpreter.handled(thread);
-                let segments = interpreter.segments(thread, &RefCell::default());
+                let segments = interpreter.segments(thread, &RefCell::default(), usize::MAX);
                 interpreter.task_of(thread, &segments);
                 let frames = segments.iter().flat_map(|segment| &segment.frames);
                 for frame in frames.take(50) {

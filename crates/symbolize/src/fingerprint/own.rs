@@ -23,7 +23,7 @@ const CLONES: [&str; 9] = [
     ".abiinternal",
 ];
 /// Directory of the extension modules that belong to Python.
-const EXTENSIONS: &str = "/lib-dynload/";
+pub(super) const EXTENSIONS: &str = "/lib-dynload/";
 /// Directories below that of Python's library where other packages are installed.
 const INSTALLED: [&str; 2] = ["/site-packages/", "/dist-packages/"];
 /// Directories of the system's own libraries. Below them there may be one for the architecture.
@@ -88,7 +88,7 @@ impl Backtrace {
 
 /// As [`Frame::is_own`] in a stack that may run code of an interpreted language: the interpreter's own functions are not
 /// the user's code there.
-pub(super) fn beside_interpreter<'m>(
+fn beside_interpreter<'m>(
     frames: &[Frame],
     modules: &'m [ModuleReport],
 ) -> impl Fn(&Frame) -> bool + use<'m> {
@@ -226,7 +226,7 @@ fn is_language_type(subject: &str) -> bool {
 }
 
 /// A library that lies directly in a directory of the system.
-fn is_system_library(path: &str) -> bool {
+pub(super) fn is_system_library(path: &str) -> bool {
     let Some(rest) = SYSTEM.iter().find_map(|start| path.strip_prefix(start)) else {
         return false;
     };

@@ -5,14 +5,14 @@
 //! they are there on one machine and missing on another. A stack that runs through a file that is missing
 //! has no fingerprint.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cdh_elfcore::{ElfObject, ModuleKind, Svma};
 
 use super::name::{of_go, of_symbol};
-use super::own::is_library_impl;
+use super::own::{EXTENSIONS, is_library_impl, is_system_library};
 use super::rules::{Role, Rules};
-use crate::{GoTable, LoadedModule, Stop, UnwoundFrame, symbol};
+use crate::{Frame, GoTable, LoadedModule, Stop, UnwoundFrame, symbol};
 
 /// Frames that are looked at, so that stacks unwound to different depths agree.
 pub(super) const REACH: usize = 128;
@@ -124,6 +124,47 @@ impl OwnStack {
             _ => units,
         })
     }
+}
+
+/// Functions of the program in a stack that runs code of an interpreted language, innermost first. `None` where the
+/// file of a module is missing that may be the program's.
+pub(super) fn mixed(
+    frames: &[Frame],
+    modules: &[LoadedModule<'_>],
+    interpreted: impl Fn(&Frame) -> Option<String>,
+) -> Option<Vec<String>> {
+    let frames = frames.get(..REACH).unwrap_or(frames);
+    let runs_code = frames.iter().filter(|frame| frame.interpreted);
+    let interpreters: BTreeSet<usize> = runs_code.filter_map(|frame| frame.module).collect();
+    // What is not the program's is left out by its place, for its file may be missing.
+    let native: Vec<(&Frame, UnwoundFrame, &LoadedModule<'_>)> = frames
+        .iter()
+        .filter(|frame| !frame.interpreted && !frame.signal_handler)
+        .filter_map(|frame| {
+            let index = frame.module.filter(|index| !interpreters.contains(index))?;
+            let loaded = modules.get(index)?;
+            let path = String::from_utf8_lossy(&loaded.module.path);
+            let is_of_language = path.contains(EXTENSIONS) || is_system_library(&path);
+            let unwound = frame.as_unwound().filter(|_| !is_of_language)?;
+            (!is_library(loaded)).then_some((frame, unwound, loaded))
+        })
+        .collect();
+    let mut names = Names::new(modules);
+    names.look_up(native.iter().map(|(_, unwound, _)| unwound));
+    let is_dynamic = modules.iter().any(is_c_library);
+    let mut own = Vec::new();
+    let mut native = native.into_iter().peekable();
+    for frame in frames {
+        if frame.interpreted {
+            own.extend(interpreted(frame));
+        } else if let Some((_, unwound, loaded)) =
+            native.next_if(|(next, ..)| std::ptr::eq(*next, frame))
+            && let Step::Own(text) = names.step(&unwound, loaded, is_dynamic)?
+        {
+            own.push(text);
+        }
+    }
+    Some(own)
 }
 
 impl<'m> Names<'m> {
