@@ -232,7 +232,7 @@ fn thread_that_ended_the_program_is_not_always_the_one_that_received_the_signal(
     let mut image = image();
     assert_eq!(crashing(&image, &[7, 42]), Some(42));
     assert_eq!(crashing(&image, &[42, 7]), None);
-    // It is no thread of the process.
+    // It is not a thread of the process.
     assert_eq!(crashing(&image, &[7, 8]), None);
     image.word(MACHINE + 264, 0);
     assert_eq!(crashing(&image, &[7, 42]), None);

@@ -36,7 +36,7 @@ pub(super) fn not_code(scene: &Scene<'_>, pc: u64) -> Cause {
         .with(top_fact(scene))
 }
 
-/// That no call leads here: the word on top of the stack is no return address.
+/// That no call leads here: the word on top of the stack is not a return address.
 fn top_fact(scene: &Scene<'_>) -> Option<Fact> {
     if scene.crash.machine != Machine::X86_64 {
         return None;
