@@ -282,7 +282,7 @@ fn go_program(workstation: &Workstation) -> Option<PathBuf> {
         Ok(built) if built.status.success() => Some(program),
         Ok(built) => panic!("{}", String::from_utf8_lossy(&built.stderr)),
         Err(error) => {
-            skip(&format!("no Go: {error}"));
+            skip(format!("no Go: {error}"));
             None
         }
     }

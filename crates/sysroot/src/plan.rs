@@ -4,9 +4,9 @@
 //! A question is answered by the first of these:
 //!
 //! 1. A file with the wanted build-id was stored, from any layer. The build-id proves it, so no layer
-//!   above has to be read.
+//!    above has to be read.
 //! 2. The virtual root resolves one of its paths: every layer that could contradict was read to its end
-//!   and has the right digest.
+//!    and has the right digest.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
