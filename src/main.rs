@@ -5,6 +5,8 @@
 
 // A program has no public API: `pub` in its modules means visible to other modules.
 #![allow(unreachable_pub)]
+// The demo's build reads no images.
+#![cfg_attr(not(feature = "images"), allow(dead_code))]
 
 mod args;
 mod commands;

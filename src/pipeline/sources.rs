@@ -12,6 +12,7 @@
 //! A registry is contacted only for modules that are still missing after the earlier sources. The last two sources
 //! are used only for files that the stacks need. A source that fails is skipped, and its error becomes a remark.
 
+#[cfg_attr(not(feature = "images"), path = "sources/no_images.rs")]
 mod images;
 
 use std::os::unix::ffi::OsStrExt;
@@ -21,7 +22,7 @@ use cdh_elfcore::{BuildId, CoreFile, ElfObject, Machine, MappedFile, Module, Mod
 use cdh_symbolize::{
     BacktraceOptions, LoadedModule, ModuleNeed, Need as FrameNeed, module_needs, needs_of,
 };
-use cdh_sysroot::{Cache, Debuginfod, FileRole};
+use cdh_sysroot::{Cache, Debuginfod, FileRole, Progress};
 
 use self::images::Images;
 use super::files::open_regular;
@@ -315,6 +316,21 @@ fn running_root(dump: &Dump) -> Option<PathBuf> {
 struct RemoteSources<'a> {
     images: Images<'a>,
     debuginfod: Option<Debuginfod>,
+}
+
+/// Forwards pull progress to the observer of the command.
+struct PullProgress<'a>(&'a dyn Observer);
+
+impl Progress for PullProgress<'_> {
+    fn started(&self, what: &str, total: Option<u64>) {
+        self.0.started(what, total);
+    }
+    fn advanced(&self, bytes: u64) {
+        self.0.advanced(bytes);
+    }
+    fn finished(&self) {
+        self.0.finished();
+    }
 }
 
 impl<'a> RemoteSources<'a> {

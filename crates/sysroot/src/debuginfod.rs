@@ -10,9 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use cdh_elfcore::BuildId;
 
-use crate::pull::Progress;
-use crate::registry::{Http, HttpRequest, HttpSecurity, Proxies, http_follow};
-use crate::{Cache, FileRole, kept};
+use crate::transport::{Proxies, Request, Security, Transport, follow};
+use crate::{Cache, FileRole, Progress, kept};
 
 /// As elfutils (`cache_miss_s`).
 const REMEMBER_MISS: Duration = Duration::from_secs(600);
@@ -51,7 +50,7 @@ pub enum DebuginfodError {
 pub struct Debuginfod {
     servers: Vec<String>,
     max_size: u64,
-    http: Http,
+    http: Transport,
     directory: PathBuf,
     /// For its locks.
     cache: Cache,
@@ -84,7 +83,7 @@ impl Debuginfod {
             } else {
                 max_size.min(MAX_SIZE)
             },
-            http: Http::new(ca, None, Proxies::from_environment()),
+            http: Transport::new(ca, None, Proxies::from_environment()),
             directory: cache.source(SOURCE),
             cache: cache.clone(),
         })
@@ -160,10 +159,10 @@ impl Debuginfod {
         let mut url = format!("{server}/buildid/{id}/{what}");
         for _ in 0..=MAX_REDIRECTS {
             let security = match url.starts_with("https://") {
-                true => HttpSecurity::Verified,
-                false => HttpSecurity::Plain,
+                true => Security::Verified,
+                false => Security::Plain,
             };
-            let request = HttpRequest {
+            let request = Request {
                 url: &url,
                 security,
                 headers: Vec::new(),
@@ -181,7 +180,7 @@ impl Debuginfod {
                         .headers()
                         .get("location")
                         .and_then(|it| it.to_str().ok());
-                    let next = location.and_then(|location| http_follow(&url, location));
+                    let next = location.and_then(|location| follow(&url, location));
                     url = next.ok_or_else(|| bad("redirects nowhere".to_owned()))?;
                     continue;
                 }

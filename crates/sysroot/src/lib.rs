@@ -14,6 +14,9 @@
 //!
 //! It does not know stores, dumps or debuggers.
 
+// The index of layers and parts of the transport are only for images.
+#![cfg_attr(not(feature = "images"), allow(dead_code))]
+
 mod cache;
 mod debuginfod;
 mod digest;
@@ -22,18 +25,28 @@ mod index;
 mod index_builder;
 mod kept;
 mod layer;
+#[cfg(feature = "images")]
 mod manifest;
 mod on_disk_index;
+#[cfg(feature = "images")]
 mod overlay;
+#[cfg(feature = "images")]
 mod plan;
+#[cfg(feature = "images")]
 mod pull;
 mod record;
 mod reference;
+#[cfg(feature = "images")]
 mod registry;
+mod remote_addresses;
+#[cfg(feature = "images")]
 mod scan;
+#[cfg(feature = "images")]
 mod table;
 mod tar;
+#[cfg(feature = "images")]
 mod toc;
+mod transport;
 mod wanted;
 mod window;
 
@@ -43,7 +56,20 @@ pub use digest::Digest;
 pub use error::PullError;
 pub use index::{LayerIndex, Node};
 pub use kept::build_id_of;
-pub use pull::{Progress, PullOptions, Pulled, Sysroot};
+#[cfg(feature = "images")]
+pub use pull::{PullOptions, Pulled, Sysroot};
 pub use reference::ImageReference;
-pub use registry::{Proxies, Registry, RegistryOptions};
+#[cfg(feature = "images")]
+pub use registry::{Registry, RegistryOptions};
+pub use transport::Proxies;
 pub use wanted::{FoundFile, Lookup, Need, Proof, Wanted};
+
+/// Receives the progress of a transfer: `started` first, `finished` last, `advanced` in between, from any thread.
+pub trait Progress: Sync {
+    /// A transfer starts; `total` bytes if known.
+    fn started(&self, what: &str, total: Option<u64>);
+    /// This many further bytes arrived.
+    fn advanced(&self, bytes: u64);
+    /// Done or failed.
+    fn finished(&self);
+}

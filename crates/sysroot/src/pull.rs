@@ -13,22 +13,14 @@ use crate::manifest::{Image, Source, resolve};
 use crate::plan::{Job, Plan};
 use crate::scan::Shared;
 use crate::window::Windows;
-use crate::{Cache, Digest, FileRole, ImageReference, Lookup, Need, PullError, Registry, Wanted};
+use crate::{
+    Cache, Digest, FileRole, ImageReference, Lookup, Need, Progress, PullError, Registry, Wanted,
+};
 
 /// Number of layers read in parallel.
 const STREAMS: usize = 3;
 /// Delay before each further stream starts: the topmost layer alone often has the answer.
 const STAGGER: Duration = Duration::from_millis(150);
-
-/// Receives the progress of a pull: `started` first, `finished` last, `advanced` in between, from any thread.
-pub trait Progress: Sync {
-    /// A transfer starts; `total` bytes if known.
-    fn started(&self, what: &str, total: Option<u64>);
-    /// This many further bytes arrived.
-    fn advanced(&self, bytes: u64);
-    /// Done or failed.
-    fn finished(&self);
-}
 
 /// How to pull.
 #[derive(Clone, Copy)]

@@ -17,12 +17,11 @@ use crate::kept::{self, Facts, HEAD};
 use crate::layer::tar_of;
 use crate::manifest::{Image, LayerBlob};
 use crate::plan::Plan;
-use crate::pull::Progress;
 use crate::registry::BlobReader;
 use crate::tar::{Entry, Kind, TarReader};
 use crate::toc::{self, LayerSource, Located, Toc};
 use crate::window::Windows;
-use crate::{Cache, PullError, Registry};
+use crate::{Cache, Progress, PullError, Registry};
 
 /// Maximum further bytes to read of a layer that provided a file, to verify its digest.
 const TAIL: u64 = 8 << 20;

@@ -7,11 +7,11 @@ use std::ffi::OsStr;
 
 use cdh_elfcore::{BuildId, CoreFile, Machine, ModuleKind};
 use cdh_sysroot::{
-    Cache, FileRole, ImageReference, Lookup, Need, Progress, PullError, PullOptions, Registry,
+    Cache, FileRole, ImageReference, Lookup, Need, PullError, PullOptions, Registry,
     RegistryOptions, Sysroot, Wanted,
 };
 
-use super::{CrashedProcess, Gathered, use_file};
+use super::{CrashedProcess, Gathered, PullProgress, use_file};
 use crate::pipeline::modules::{Candidate, FileSource};
 use crate::pipeline::{FoundModule, Observer, debugger_files};
 use crate::render::{shell_word, terminal_line};
@@ -39,21 +39,6 @@ pub(super) struct Images<'a> {
     pub(super) observer: PullProgress<'a>,
     machine: Machine,
     registry: Option<Registry>,
-}
-
-/// Forwards pull progress to the observer of the command.
-pub(super) struct PullProgress<'a>(&'a dyn Observer);
-
-impl Progress for PullProgress<'_> {
-    fn started(&self, what: &str, total: Option<u64>) {
-        self.0.started(what, total);
-    }
-    fn advanced(&self, bytes: u64) {
-        self.0.advanced(bytes);
-    }
-    fn finished(&self) {
-        self.0.finished();
-    }
 }
 
 impl<'a> Images<'a> {

@@ -6,8 +6,8 @@ use oci_client::token_cache::RegistryToken;
 use ureq::http;
 
 use super::credentials::Credential;
-use super::transport::{Request, Security, Transport, follow, origin_of};
 use crate::PullError;
+use crate::transport::{Request, Security, Transport, follow, origin_of};
 
 /// Maximum redirects on the way to a token.
 const MAX_REDIRECTS: usize = 5;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::transport::is_loopback;
+use crate::transport::is_loopback;
 use crate::{ImageReference, PullError};
 
 /// A server that may hold an image.

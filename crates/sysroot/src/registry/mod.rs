@@ -8,8 +8,6 @@ mod blob;
 mod credentials;
 mod envelope;
 mod mirrors;
-mod remote_addresses;
-mod transport;
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -20,16 +18,13 @@ use std::time::Duration;
 
 use ureq::{Body, http};
 
+use crate::transport::{Proxies, Request, Security, Transport, follow, origin_of};
 use crate::{Digest, ImageReference, PullError};
 use auth::{Asker, Challenge};
 use credentials::{Credential, Credentials};
 use mirrors::{Endpoint, Mirrors};
-use transport::{Request, Security, Transport, follow, origin_of};
 
 pub(crate) use blob::BlobReader;
-pub use transport::Proxies;
-pub(crate) use transport::{Request as HttpRequest, Transport as Http};
-pub(crate) use transport::{Security as HttpSecurity, follow as http_follow};
 
 /// Redirects of one request.
 const MAX_REDIRECTS: usize = 8;

@@ -13,8 +13,8 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, Proxy, http};
 
-use super::remote_addresses::RemoteAddresses;
 use crate::PullError;
+use crate::remote_addresses::RemoteAddresses;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout for the first byte of an answer: registries may read from buckets first.

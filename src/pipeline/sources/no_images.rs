@@ -1,0 +1,62 @@
+//! A build without images names those that it would have read.
+
+use cdh_elfcore::{BuildId, CoreFile};
+use cdh_sysroot::{Cache, FileRole};
+
+use super::{CrashedProcess, Gathered, PullProgress};
+use crate::pipeline::{FoundModule, Observer};
+use crate::render::terminal_line;
+use crate::report::{ExitStatus, Failure};
+use crate::settings::ImageSettings;
+
+/// What the other sources need of the place of images.
+pub(super) struct Images<'a> {
+    pub(super) settings: &'a ImageSettings,
+    pub(super) cache: Cache,
+    pub(super) evidence: &'a [CoreFile],
+    pub(super) observer: PullProgress<'a>,
+}
+
+impl<'a> Images<'a> {
+    pub(super) fn new(
+        settings: &'a ImageSettings,
+        cache: Cache,
+        process: &'a dyn CrashedProcess,
+        observer: &'a dyn Observer,
+    ) -> Self {
+        Self {
+            settings,
+            cache,
+            evidence: process.evidence(),
+            observer: PullProgress(observer),
+        }
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        0
+    }
+
+    pub(super) fn take(&mut self, reference: &str, gathered: &mut Gathered) {
+        if gathered.modules.iter().any(FoundModule::is_missing) {
+            gathered.remarks.push(not_built(reference));
+        }
+    }
+
+    pub(super) fn take_debug(
+        &mut self,
+        reference: &str,
+        _needs: &[(usize, FileRole, BuildId)],
+        gathered: &mut Gathered,
+    ) -> bool {
+        gathered.remarks.push(not_built(reference));
+        false
+    }
+}
+
+fn not_built(reference: &str) -> anyhow::Error {
+    let shown = terminal_line(reference);
+    let what = format!("image `{shown}` was not read: this build of cdh reads no images");
+    Failure::new(ExitStatus::Nothing, what)
+        .hint("build cdh with its default features")
+        .into()
+}
