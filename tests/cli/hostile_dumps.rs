@@ -125,7 +125,7 @@ fn registry_that_only_a_dump_names_is_not_contacted() {
     let answer = workstation.run(&["bt", &id]);
     assert_eq!(asked(), 0);
     assert!(
-        answer.err.contains("an address of this machine"),
+        answer.err.contains("a local or link-local address"),
         "{}",
         answer.err
     );

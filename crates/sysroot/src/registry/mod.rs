@@ -360,7 +360,7 @@ impl Registry {
             }
         }
         Err(match credential {
-            Credential::Anonymous => denied("it wants credentials"),
+            Credential::Anonymous => denied("it requires credentials"),
             _ => denied("it refuses our credentials"),
         })
     }
