@@ -62,7 +62,7 @@ fn agent_reports_a_runtime_that_is_silent_in_its_log_and_status() {
     let mut command = workstation.command(&["agent", "run"]);
     command.envs(workstation.pod());
     let mut agent = Agent::start(&workstation, command);
-    agent.wait_for("may not become Events on their pods: cannot read ");
+    agent.wait_for("cannot create Events for new crashes: cannot read ");
     let line = agent.wait_for("does not answer: ");
     assert!(
         line.contains("warning: the container runtime at ") && line.contains("within 2 s"),
