@@ -116,7 +116,11 @@ fn gc_keeps_all_modules_if_a_dump_cannot_be_read() {
     }
     let answer = workstation.run(&["gc", "--older-than", "1d", "--yes"]);
     assert_eq!(answer.code, 0, "{}", answer.err);
-    assert!(answer.err.contains("no modules are deleted"), "{}", answer.err);
+    assert!(
+        answer.err.contains("no modules are deleted"),
+        "{}",
+        answer.err
+    );
     assert!(file.exists());
 }
 

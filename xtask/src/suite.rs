@@ -199,7 +199,10 @@ impl Failures {
         if let Some(name) = name.and_then(|rest| rest.strip_suffix(" stdout ----")) {
             self.sections.push(vec![format!("failed: {name}")]);
             self.is_open = true;
-        } else if line == "failures:" || line.starts_with("test result: ") {
+        } else if line == "failures:"
+            || line == "stack backtrace:"
+            || line.starts_with("test result: ")
+        {
             self.is_open = false;
         } else if let Some(section) = self.sections.last_mut().filter(|_| self.is_open) {
             let is_panic = line.starts_with("thread '") && line.contains(" panicked at ");
