@@ -111,6 +111,7 @@ fn is_handler(process: &Path, names: &[String]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
     use std::process::{Command, Stdio};
 
     #[test]
@@ -118,9 +119,18 @@ mod tests {
         // No other process has this word on its command line, not even between its fork and its exec.
         let word = format!("cdh-watched-{}", std::process::id());
         let mut watched = Command::new("sh")
-            .args(["-c", "read line", &word])
+            .args(["-c", "echo; read line", &word])
             .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn()
+            .unwrap();
+        // Right after its exec it has hardly any memory.
+        let mut line = [0; 1];
+        watched
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut line)
             .unwrap();
         let names = [word];
         // The process plays a handler, then the agent. One look that begins after the stop is enough.
