@@ -133,6 +133,8 @@ mod tests {
             return;
         }
         let before = fs::read(pattern).unwrap();
+        // A directory of its own: a mount over the usual one could hide this program.
+        let place = tempfile::tempdir().unwrap();
         let probed = |shell: &str| {
             let mut unshare = Command::new("unshare");
             unshare.args(["--mount", "sh", "-c", shell, "sh"]);
@@ -141,12 +143,18 @@ mod tests {
             unshare.arg(
                 "kernel_handlers::tests::probe_notices_that_the_kernel_starts_handlers_elsewhere",
             );
-            let output = unshare.env(CHILD, "1").output().unwrap();
+            let output = unshare
+                .envs([
+                    (CHILD, OsStr::new("1")),
+                    ("TMPDIR", place.path().as_os_str()),
+                ])
+                .output()
+                .unwrap();
             String::from_utf8(output.stdout).unwrap()
         };
         let seen = probed("exec \"$@\"");
         assert!(seen.contains("another root or mount namespace"), "{seen}");
-        let seen = probed("mount -t tmpfs cdh-test \"${TMPDIR:-/tmp}\" && exec \"$@\"");
+        let seen = probed("mount -t tmpfs cdh-test \"$TMPDIR\" && exec \"$@\"");
         assert!(seen.contains("does not start core handlers"), "{seen}");
         assert_eq!(fs::read(pattern).unwrap(), before);
     }
