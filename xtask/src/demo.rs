@@ -78,7 +78,7 @@ fn announce(kept: &Path, is_first: bool) {
         kept.display()
     );
     if is_first {
-        eprintln!("The first time it takes about 4 minutes on 2 cores, later about 10 seconds.");
+        eprintln!("The first time it takes about 3 minutes on 2 cores, later about 10 seconds.");
     }
     let missing = tools::missing(&["gdb"]);
     if !missing.is_empty() {
