@@ -30,7 +30,7 @@ use super::modules::{Candidate, FileSource, ModuleSearch, in_sysroot, on_host};
 use super::{Analysis, Dump, FoundModule, Observer, kept_modules, missing_files};
 use crate::render::{self, terminal_line};
 use crate::report::{ExitStatus, Failure};
-use crate::settings::Settings;
+use crate::settings::{ImageSettings, Settings};
 
 /// Maximum rounds of unwinding and searching.
 const MAX_ROUNDS: usize = 32;
@@ -173,7 +173,7 @@ pub fn gather_files(
         asked.images.take(reference, &mut gathered);
     }
     let image_remarks = gathered.remarks.len();
-    let cache = asked.images.cache.clone();
+    let cache = asked.images.given.cache.clone();
     kept_modules::take(
         settings,
         &cache,
@@ -318,6 +318,15 @@ struct RemoteSources<'a> {
     debuginfod: Option<Debuginfod>,
 }
 
+/// What every source behind a network is given.
+struct Given<'a> {
+    settings: &'a ImageSettings,
+    cache: Cache,
+    evidence: &'a [CoreFile],
+    machine: Machine,
+    observer: PullProgress<'a>,
+}
+
 /// Forwards pull progress to the observer of the command.
 struct PullProgress<'a>(&'a dyn Observer);
 
@@ -346,7 +355,13 @@ impl<'a> RemoteSources<'a> {
             false => Debuginfod::from_environment(&cache, images.ca.clone()),
         };
         Self {
-            images: Images::new(images, cache, process, observer),
+            images: Images::new(Given {
+                settings: images,
+                cache,
+                evidence: process.evidence(),
+                machine: process.machine(),
+                observer: PullProgress(observer),
+            }),
             debuginfod,
         }
     }
@@ -355,8 +370,8 @@ impl<'a> RemoteSources<'a> {
     /// new ones.
     fn by_need(&mut self, stacks: &WantedStacks<'_>, gathered: &mut Gathered) {
         let mut tried: Vec<(usize, FileRole)> = Vec::new();
-        let mut debug_image = self.images.settings.debug_image.clone();
-        let servers = self.debuginfod.is_some() || self.images.settings.offline;
+        let mut debug_image = self.images.given.settings.debug_image.clone();
+        let servers = self.debuginfod.is_some() || self.images.given.settings.offline;
         if !servers && debug_image.is_none() {
             return;
         }
@@ -377,7 +392,7 @@ impl<'a> RemoteSources<'a> {
                         (*number, *part, id),
                         &file,
                         source,
-                        self.images.evidence,
+                        self.images.given.evidence,
                     )
                 });
             }
@@ -398,13 +413,13 @@ impl<'a> RemoteSources<'a> {
         id: &BuildId,
         gathered: &mut Gathered,
     ) -> Option<PathBuf> {
-        if let Some(file) = Debuginfod::cached(&self.images.cache, part, id) {
+        if let Some(file) = Debuginfod::cached(&self.images.given.cache, part, id) {
             return Some(file);
         }
         match self
             .debuginfod
             .as_ref()?
-            .get(part, id, &self.images.observer)
+            .get(part, id, &self.images.given.observer)
         {
             Ok(file) => file,
             Err(error) => {

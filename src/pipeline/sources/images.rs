@@ -5,18 +5,17 @@
 
 use std::ffi::OsStr;
 
-use cdh_elfcore::{BuildId, CoreFile, Machine, ModuleKind};
+use cdh_elfcore::{BuildId, ModuleKind};
 use cdh_sysroot::{
-    Cache, FileRole, ImageReference, Lookup, Need, PullError, PullOptions, Registry,
-    RegistryOptions, Sysroot, Wanted,
+    FileRole, ImageReference, Lookup, Need, PullError, PullOptions, Registry, RegistryOptions,
+    Sysroot, Wanted,
 };
 
-use super::{CrashedProcess, Gathered, PullProgress, use_file};
+use super::{Gathered, Given, use_file};
 use crate::pipeline::modules::{Candidate, FileSource};
-use crate::pipeline::{FoundModule, Observer, debugger_files};
+use crate::pipeline::{FoundModule, debugger_files};
 use crate::render::{shell_word, terminal_line};
 use crate::report::{ExitStatus, Failure};
-use crate::settings::ImageSettings;
 
 /// A pull error with exit status and advice.
 fn pull_failure(error: PullError, what: &str) -> anyhow::Error {
@@ -33,27 +32,14 @@ fn pull_failure(error: PullError, what: &str) -> anyhow::Error {
 
 /// The registry client, created when it is needed, and the cache of its files.
 pub(super) struct Images<'a> {
-    pub(super) settings: &'a ImageSettings,
-    pub(super) cache: Cache,
-    pub(super) evidence: &'a [CoreFile],
-    pub(super) observer: PullProgress<'a>,
-    machine: Machine,
+    pub(super) given: Given<'a>,
     registry: Option<Registry>,
 }
 
 impl<'a> Images<'a> {
-    pub(super) fn new(
-        settings: &'a ImageSettings,
-        cache: Cache,
-        process: &'a dyn CrashedProcess,
-        observer: &'a dyn Observer,
-    ) -> Self {
+    pub(super) fn new(given: Given<'a>) -> Self {
         Self {
-            settings,
-            cache,
-            evidence: process.evidence(),
-            observer: PullProgress(observer),
-            machine: process.machine(),
+            given,
             registry: None,
         }
     }
@@ -64,12 +50,13 @@ impl<'a> Images<'a> {
     }
 
     fn open_registry(&mut self, consent: Consent) -> Result<(), PullError> {
-        if self.registry.is_none() && !self.settings.offline {
+        if self.registry.is_none() && !self.given.settings.offline {
             let mut options = RegistryOptions::from_environment();
-            options.auth_file.clone_from(&self.settings.auth_file);
-            options.ca.clone_from(&self.settings.ca);
+            options.auth_file.clone_from(&self.given.settings.auth_file);
+            options.ca.clone_from(&self.given.settings.ca);
             if consent == Consent::Credentials {
                 let own = self
+                    .given
                     .settings
                     .debug_image
                     .as_deref()
@@ -86,20 +73,20 @@ impl<'a> Images<'a> {
         let reference = ImageReference::parse(reference)?;
         self.open_registry(consent)?;
         let options = PullOptions {
-            cache: &self.cache,
+            cache: &self.given.cache,
             registry: self.registry.as_ref().filter(|_| consent != Consent::No),
-            progress: &self.observer,
+            progress: &self.given.observer,
         };
-        Sysroot::open(options, &reference, self.machine)
+        Sysroot::open(options, &reference, self.given.machine)
     }
 
     /// Why the registry of an image may be contacted.
     fn consent(&mut self, reference: &str) -> Result<Consent, PullError> {
         let image = ImageReference::parse(reference)?;
-        if self.settings.image.as_deref() == Some(reference) {
+        if self.given.settings.image.as_deref() == Some(reference) {
             return Ok(Consent::Named);
         }
-        let mut configured = self.settings.registries.iter();
+        let mut configured = self.given.settings.registries.iter();
         if configured.any(|pattern| is_registry(pattern, image.registry())) {
             return Ok(Consent::Named);
         }
@@ -121,8 +108,8 @@ impl<'a> Images<'a> {
         }
         let what = format!("cannot use image `{reference}`");
         let consent = self.consent(reference).unwrap_or(Consent::No);
-        let evidence = self.evidence;
-        let is_offline = self.settings.offline;
+        let evidence = self.given.evidence;
+        let is_offline = self.given.settings.offline;
         let sysroot = match self.sysroot(reference, consent) {
             Ok(sysroot) => sysroot,
             Err(PullError::Offline { .. }) if consent == Consent::No && !is_offline => {
@@ -269,7 +256,7 @@ impl<'a> Images<'a> {
             if let Lookup::Found(file) = answer {
                 let source = FileSource::DebugImage;
                 let need = (*number, *part, id);
-                progress |= use_file(gathered, need, &file.file, source, self.evidence);
+                progress |= use_file(gathered, need, &file.file, source, self.given.evidence);
             }
         }
         gathered

@@ -1,35 +1,21 @@
 //! A build without images names those that it would have read.
 
-use cdh_elfcore::{BuildId, CoreFile};
-use cdh_sysroot::{Cache, FileRole};
+use cdh_elfcore::BuildId;
+use cdh_sysroot::FileRole;
 
-use super::{CrashedProcess, Gathered, PullProgress};
-use crate::pipeline::{FoundModule, Observer};
+use super::{Gathered, Given};
+use crate::pipeline::FoundModule;
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
-use crate::settings::ImageSettings;
 
-/// What the other sources need of the place of images.
+/// Takes nothing.
 pub(super) struct Images<'a> {
-    pub(super) settings: &'a ImageSettings,
-    pub(super) cache: Cache,
-    pub(super) evidence: &'a [CoreFile],
-    pub(super) observer: PullProgress<'a>,
+    pub(super) given: Given<'a>,
 }
 
 impl<'a> Images<'a> {
-    pub(super) fn new(
-        settings: &'a ImageSettings,
-        cache: Cache,
-        process: &'a dyn CrashedProcess,
-        observer: &'a dyn Observer,
-    ) -> Self {
-        Self {
-            settings,
-            cache,
-            evidence: process.evidence(),
-            observer: PullProgress(observer),
-        }
+    pub(super) fn new(given: Given<'a>) -> Self {
+        Self { given }
     }
 
     pub(super) fn received(&self) -> u64 {
